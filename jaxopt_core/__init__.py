@@ -1,0 +1,45 @@
+"""PyTorch's optimisation stack in JAX: the same numbers, as pure gradient transformations."""
+
+from jaxopt_core.hyperparams import by_path, read_hyperparams, set_hyperparams
+from jaxopt_core.leafwise import OptimizerState, apply_updates, count_per_parameter
+from jaxopt_core.optimizers import (
+    adadelta,
+    adafactor,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    asgd,
+    muon,
+    nadam,
+    radam,
+    rmsprop,
+    rprop,
+    sgd,
+    sparse_adam,
+    sparse_rows,
+)
+
+__all__ = [
+    "OptimizerState",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "apply_updates",
+    "asgd",
+    "by_path",
+    "count_per_parameter",
+    "muon",
+    "nadam",
+    "radam",
+    "read_hyperparams",
+    "rmsprop",
+    "rprop",
+    "set_hyperparams",
+    "sgd",
+    "sparse_adam",
+    "sparse_rows",
+]

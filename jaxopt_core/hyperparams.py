@@ -1,0 +1,408 @@
+"""What a hyperparameter may be, how it is resolved for a parameter, read and set.
+
+Every argument of every optimizer is one of
+
+- a number, flag, string or ``None``: fixed, compiled into the program, and free to decide structure
+  (``momentum=0`` allocates no buffer). The learning rate is the exception: a number is only where it
+  starts, because every training script wants to read it and most want to change it;
+- an array or tracer: kept in the optimizer's state, so one compiled program serves every value;
+- a schedule, ``count -> value``, or a stateful schedule in Optax's protocol
+  (``init()``, ``update(state, **extra)``, ``__call__(state, **extra)``);
+- a tuple of these (``betas``), or :func:`by_path` of these: PyTorch's parameter groups.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+__all__ = ["ByPath", "Hyperparams", "Scheduled", "by_path", "read_hyperparams", "set_hyperparams"]
+
+
+class Scheduled(NamedTuple):
+    """The state of a hyperparameter that follows a schedule: the value last used, and memory."""
+
+    value: jax.Array
+    state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ByPath:
+    """Different values for different parameters; made by :func:`by_path`."""
+
+    patterns: tuple[tuple[str, Any], ...]
+    default: Any
+
+    def items(self) -> tuple[tuple[str, Any], ...]:
+        return (*self.patterns, ("default", self.default))
+
+    def map(self, fn: Callable[[Any], Any]) -> ByPath:
+        return ByPath(tuple((p, fn(v)) for p, v in self.patterns), fn(self.default))
+
+    def match(self, path: str) -> str:
+        """Names the first pattern found in ``path``, or ``"default"``."""
+        return next((p for p, _ in self.patterns if re.search(p, path)), "default")
+
+
+def by_path(patterns: Mapping[str, Any], *, default: Any) -> ByPath:
+    r"""Gives a hyperparameter different values for different parameters.
+
+    This is what PyTorch's parameter groups do, without restructuring parameters or state. A
+    parameter's path is its keys joined by ``/`` (``"layers/0/kernel"``); the first pattern that
+    ``re.search`` finds in it decides. Paths are resolved while tracing and cost nothing at run time.
+
+    Args:
+      patterns: regular expression -> value; a value may be anything that the argument itself takes.
+      default: the value of every parameter that no pattern matches.
+
+    Returns:
+      An object to pass in place of the hyperparameter.
+
+    Raises:
+      ValueError: a pattern is not a regular expression. A pattern that matches no parameter is an
+        error too, raised by the optimizer's ``init``: it is nearly always a typo.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxopt_core as jo
+      >>> tx = jo.adamw(weight_decay=jo.by_path({r"(bias|scale)$": 0.0}, default=0.01))
+      >>> state = tx.init({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}})
+    """
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"by_path pattern {pattern!r} is not a regular expression: {error}.") from None
+        if pattern == "default":
+            raise ValueError("by_path: give the value of all other parameters as default=..., not as a pattern.")
+    return ByPath(tuple(patterns.items()), default)
+
+
+def _is_stateful(value: Any) -> bool:
+    return isinstance(value, optax.schedules.StatefulSchedule)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, jax.Array | np.ndarray)
+
+
+def _is_fixed(value: Any) -> bool:
+    return value is None or isinstance(value, bool | str | numbers.Real)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a resolved value is the fixed number 0, so that its term can be left out."""
+    return isinstance(value, numbers.Real) and value == 0
+
+
+def fixed_numbers(value: Any) -> Iterator[Any]:
+    """The fixed numbers in a hyperparameter; arrays and schedules cannot be checked beforehand."""
+    if isinstance(value, ByPath):
+        for _, each in value.items():
+            yield from fixed_numbers(each)
+    elif isinstance(value, numbers.Real):
+        yield value
+
+
+def element(value: Any, index: int) -> Any:
+    """Element ``index`` of a tuple hyperparameter, seen through :func:`by_path`."""
+    return value.map(lambda each: element(each, index)) if isinstance(value, ByPath) else value[index]
+
+
+def require(value: Any, test: Callable[[Any], bool], message: str) -> None:
+    """Raises ``ValueError(message)``, with ``{}`` replaced by the number that fails ``test``."""
+    for number in fixed_numbers(value):
+        if not test(number):
+            raise ValueError(message.format(number))
+
+
+def require_non_negative(value: Any, message: str) -> None:
+    require(value, lambda number: 0.0 <= number, message)
+
+
+def require_betas(betas: Any) -> None:
+    for i in range(2):
+        message = f"Invalid beta parameter at index {i}: {{}}"
+        require(element(betas, i), lambda beta: 0.0 <= beta < 1.0, message)
+
+
+class Values:
+    """The hyperparameters of one parameter, as attributes: numbers, or scalars of ``compute_dtype``.
+
+    ``dtype`` is the parameter's own dtype, ``compute_dtype`` the real dtype that the rule computes in.
+    """
+
+    def __init__(self, dtype: np.dtype, compute_dtype: np.dtype, values: dict[str, Any]):
+        self.dtype = dtype
+        self.compute_dtype = compute_dtype
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:  # for type checkers; only reached for unknown names
+        raise AttributeError(f"this optimizer has no hyperparameter {name!r}")
+
+
+class Hyperparams:
+    """The arguments of one optimizer, and how they become values.
+
+    Args:
+      changeable: names whose numbers are kept in the state, to be read and set during the run.
+      **arguments: name -> argument, in PyTorch's names.
+
+    Raises:
+      TypeError: an argument is none of the things that a hyperparameter may be.
+    """
+
+    def __init__(self, changeable: Sequence[str] = ("lr",), **arguments: Any):
+        self.arguments = {
+            name: _canonical(name, value, name in changeable) for name, value in arguments.items()
+        }
+
+    def init(self, paths: Sequence[str], dtype: Any) -> dict[str, Any]:
+        """The state of everything that can change, for parameters at ``paths``."""
+        for name, value in self.arguments.items():
+            _check_patterns(name, value, paths)
+        states = {name: _init(value, dtype) for name, value in self.arguments.items()}
+        return {name: state for name, state in states.items() if jax.tree.leaves(state)}
+
+    def advance(self, states: dict, count: jax.Array, extra: dict) -> tuple[dict, dict]:
+        """Evaluates the schedules for one update.
+
+        Args:
+          states: what :meth:`init` or the previous call returned.
+          count: int32 scalar, updates made so far.
+          extra: the extra arguments of ``tx.update``, for stateful schedules.
+
+        Returns:
+          The states to use in this update, and those to keep for the next one: a stateful schedule
+          sees this update's metric only afterwards, as a PyTorch scheduler does.
+        """
+        now = {name: _advance(self.arguments[name], s, count, extra, False) for name, s in states.items()}
+        after = {name: _advance(self.arguments[name], s, count, extra, True) for name, s in now.items()}
+        return now, after
+
+    def group(self, path: str) -> tuple[str, ...]:
+        """Which pattern decides each argument for ``path``; equal groups have equal values."""
+        return tuple(_group(value, path) for value in self.arguments.values())
+
+    def resolve(self, states: dict, path: str, dtype: Any, compute_dtype: Any) -> Values:
+        """The values for the parameter at ``path``."""
+        return Values(
+            dtype,
+            compute_dtype,
+            {
+                name: _resolve(value, states.get(name), path, compute_dtype)
+                for name, value in self.arguments.items()
+            },
+        )
+
+
+def _canonical(name: str, value: Any, changeable: bool) -> Any:
+    if isinstance(value, ByPath):
+        return value.map(lambda each: _canonical(name, each, changeable))
+    if isinstance(value, tuple | list):
+        return tuple(_canonical(f"{name}[{i}]", each, changeable) for i, each in enumerate(value))
+    if changeable and isinstance(value, numbers.Real):
+        return np.asarray(value, np.float64)
+    if _is_array(value) and np.ndim(value) != 0:
+        raise ValueError(f"{name} must be a scalar; got an array of shape {np.shape(value)}.")
+    if _is_fixed(value) or _is_array(value) or callable(value):
+        return value
+    raise TypeError(
+        f"{name} must be a number, an array, a schedule, a stateful schedule or by_path(...) of these; "
+        f"got {value!r} of type {type(value).__name__}."
+    )
+
+
+def _check_patterns(name: str, value: Any, paths: Sequence[str]) -> None:
+    if isinstance(value, tuple):
+        for each in value:
+            _check_patterns(name, each, paths)
+    elif isinstance(value, ByPath):
+        for pattern, each in value.patterns:
+            if not any(re.search(pattern, path) for path in paths):
+                shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
+                raise ValueError(
+                    f"by_path pattern {pattern!r} of {name} matches no parameter. The paths are: {shown}."
+                )
+            _check_patterns(name, each, paths)
+
+
+def _init(value: Any, dtype: Any) -> Any:
+    if isinstance(value, ByPath):
+        return {pattern: _init(each, dtype) for pattern, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_init(each, dtype) for each in value)
+    if _is_stateful(value):
+        state = value.init()
+        return Scheduled(_scalar(value(state), dtype), state)
+    if callable(value):
+        return Scheduled(_scalar(value(jnp.zeros([], jnp.int32)), dtype), ())
+    return _scalar(value, dtype) if _is_array(value) else None
+
+
+def _advance(value: Any, state: Any, count: jax.Array, extra: dict, after: bool) -> Any:
+    if isinstance(value, ByPath):
+        return {p: _advance(each, state[p], count, extra, after) for p, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_advance(v, s, count, extra, after) for v, s in zip(value, state, strict=True))
+    if not isinstance(state, Scheduled):
+        return state
+    if after:
+        memory = value.update(state.state, **extra) if _is_stateful(value) else ()
+        return Scheduled(state.value, memory)
+    current = value(state.state, **extra) if _is_stateful(value) else value(count)
+    return Scheduled(_scalar(current, state.value.dtype), state.state)
+
+
+def _group(value: Any, path: str) -> str:
+    if isinstance(value, ByPath):
+        pattern = value.match(path)
+        return f"{pattern}:{_group(dict(value.items())[pattern], path)}"
+    if isinstance(value, tuple):
+        return ",".join(_group(each, path) for each in value)
+    return ""
+
+
+def _resolve(value: Any, state: Any, path: str, dtype: Any) -> Any:
+    if isinstance(value, ByPath):
+        pattern = value.match(path)
+        return _resolve(dict(value.items())[pattern], state and state[pattern], path, dtype)
+    if isinstance(value, tuple):
+        states = state or (None,) * len(value)
+        return tuple(_resolve(v, s, path, dtype) for v, s in zip(value, states, strict=True))
+    if state is None:
+        return value
+    return (state.value if isinstance(state, Scheduled) else state).astype(dtype)
+
+
+def _scalar(value: Any, dtype: Any) -> jax.Array:
+    # Strongly typed: a weakly typed scalar in the state would recompile the second step.
+    return jax.lax.convert_element_type(jnp.asarray(value), dtype)
+
+
+def _has_hyperparams(node: Any) -> bool:
+    return hasattr(node, "_replace") and hasattr(node, "hyperparams")
+
+
+def _found(opt_state: Any) -> dict[str, Any]:
+    nodes, _ = jax.tree_util.tree_flatten_with_path(opt_state, is_leaf=_has_hyperparams)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): node.hyperparams
+        for path, node in nodes
+        if _has_hyperparams(node)
+    }
+
+
+def read_hyperparams(opt_state: Any) -> dict[str, Any]:
+    """Reads the current hyperparameters out of an optimizer state, however deeply it is nested.
+
+    Args:
+      opt_state: the state of any optimizer of this package (or of ``optax.inject_hyperparams``),
+        alone or inside ``optax.chain``, ``masked``, ``partition``, ``MultiSteps``, ...
+
+    Returns:
+      name -> the value used by the last update (before the first: that the first will use), a scalar
+      array. Tuples stay tuples, with ``None`` for an element that is fixed. A hyperparameter given by
+      :func:`by_path` is a dict pattern -> value. If several optimizers in the state have one of the
+      same name, it is a dict place in the state -> value. Fixed numbers other than the learning rate
+      are compiled into the program and not in the state.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxopt_core as jo
+      >>> float(jo.read_hyperparams(jo.sgd(lr=0.5).init(jnp.ones(3)))["lr"])
+      0.5
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Scheduled):
+            return value.value
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items() if jax.tree.leaves(v)}
+        return tuple(plain(v) for v in value) if isinstance(value, tuple) else value
+
+    found = _found(opt_state)
+    names = dict.fromkeys(name for hyperparams in found.values() for name in hyperparams)
+    values: dict[str, Any] = {}
+    for name in names:
+        places = {place: plain(h[name]) for place, h in found.items() if name in h}
+        values[name] = places if len(places) > 1 else next(iter(places.values()))
+    return values
+
+
+def set_hyperparams(opt_state: Any, **values: Any) -> Any:
+    """Sets hyperparameters in an optimizer state, however deeply it is nested. Never recompiles.
+
+    Args:
+      opt_state: as for :func:`read_hyperparams`.
+      **values: name -> new value, in the shape in which :func:`read_hyperparams` shows it. A scalar
+        given for a dict or for several optimizers goes to all of them, as the loop over
+        ``param_groups`` in PyTorch does; a dict need not name every entry; ``None`` leaves one alone.
+
+    Returns:
+      A new state of the same structure, shapes, dtypes and shardings.
+
+    Raises:
+      ValueError: no optimizer in the state can change that hyperparameter, or it follows a schedule.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxopt_core as jo
+      >>> state = jo.set_hyperparams(jo.sgd(lr=0.5).init(jnp.ones(3)), lr=0.1)
+      >>> round(float(jo.read_hyperparams(state)["lr"]), 6)
+      0.1
+    """
+    found = _found(opt_state)
+    for name, value in values.items():
+        holders = {place: h for place, h in found.items() if name in h}
+        if not holders:
+            names = sorted({n for h in found.values() for n in h})
+            raise ValueError(
+                f"No optimizer in this state can change {name!r}; what can change is: "
+                f"{', '.join(names) or 'nothing'}. A number given to a constructor is compiled into the "
+                f"program: give {name}=jnp.asarray(...) there to change it during the run."
+            )
+        by_place = len(holders) > 1 and isinstance(value, Mapping) and set(value) <= set(holders)
+        for place, hyperparams in holders.items():
+            new = value.get(place) if by_place else value
+            found[place] = {**found[place], name: _replaced(name, hyperparams[name], new)}
+
+    def rebuilt(path: Any, node: Any) -> Any:
+        if not _has_hyperparams(node):
+            return node
+        return node._replace(hyperparams=found[jax.tree_util.keystr(path, simple=True, separator="/")])
+
+    return jax.tree_util.tree_map_with_path(rebuilt, opt_state, is_leaf=_has_hyperparams)
+
+
+def _replaced(name: str, old: Any, new: Any) -> Any:
+    if new is None:
+        return old
+    if isinstance(old, Scheduled):
+        raise ValueError(
+            f"{name} follows a schedule, which would overwrite {new!r} at the next update. "
+            f"Construct the optimizer with a number or an array to set {name} by hand."
+        )
+    if isinstance(old, dict):
+        if not isinstance(new, Mapping):
+            new = dict.fromkeys((key for key in old if jax.tree.leaves(old[key])), new)
+        if unknown := [key for key in new if key not in old]:
+            raise ValueError(f"{name} has no entry {unknown[0]!r}; it has: {', '.join(old)}.")
+        return {key: _replaced(f"{name}[{key!r}]", old[key], new.get(key)) for key in old}
+    if isinstance(old, tuple):
+        if not isinstance(new, Sequence) or len(new) != len(old):
+            raise ValueError(f"{name} has {len(old)} elements; got {new!r}.")
+        pairs = enumerate(zip(old, new, strict=True))
+        return tuple(_replaced(f"{name}[{i}]", o, n) for i, (o, n) in pairs)
+    if old is None:
+        raise ValueError(
+            f"{name} is a fixed number, compiled into the program; leave it None here, or construct the "
+            f"optimizer with jnp.asarray(...) in its place to change it during the run."
+        )
+    # full_like keeps dtype, sharding and commitment, without which jit would compile again.
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, new), old)
