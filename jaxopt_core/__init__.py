@@ -1,7 +1,7 @@
 """PyTorch's optimisation stack in JAX: the same numbers, as pure gradient transformations."""
 
 from jaxopt_core.hyperparams import by_path, read_hyperparams, set_hyperparams
-from jaxopt_core.leafwise import OptimizerState, apply_updates, count_per_parameter
+from jaxopt_core.leafwise import OptimizerState, apply_updates, bucketed, count_per_parameter
 from jaxopt_core.optimizers import (
     adadelta,
     adafactor,
@@ -30,6 +30,7 @@ __all__ = [
     "adamw",
     "apply_updates",
     "asgd",
+    "bucketed",
     "by_path",
     "count_per_parameter",
     "muon",

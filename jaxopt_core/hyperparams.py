@@ -14,7 +14,6 @@ Every argument of every optimizer is one of
 from __future__ import annotations
 
 import dataclasses
-import numbers
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -41,10 +40,12 @@ class ByPath:
     patterns: tuple[tuple[str, Any], ...]
     default: Any
 
-    def items(self) -> tuple[tuple[str, Any], ...]:
-        return (*self.patterns, ("default", self.default))
+    def choices(self) -> dict[str, Any]:
+        """Every pattern's value, and the default's under ``"default"``."""
+        return dict(self.patterns) | {"default": self.default}
 
     def map(self, fn: Callable[[Any], Any]) -> ByPath:
+        """The same patterns with ``fn(value)`` for every value."""
         return ByPath(tuple((p, fn(v)) for p, v in self.patterns), fn(self.default))
 
     def match(self, path: str) -> str:
@@ -81,7 +82,9 @@ def by_path(patterns: Mapping[str, Any], *, default: Any) -> ByPath:
         except re.error as error:
             raise ValueError(f"by_path pattern {pattern!r} is not a regular expression: {error}.") from None
         if pattern == "default":
-            raise ValueError("by_path: give the value of all other parameters as default=..., not as a pattern.")
+            raise ValueError(
+                "by_path: give the value of all other parameters as default=..., not as a pattern."
+            )
     return ByPath(tuple(patterns.items()), default)
 
 
@@ -94,20 +97,20 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_fixed(value: Any) -> bool:
-    return value is None or isinstance(value, bool | str | numbers.Real)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def is_zero(value: Any) -> bool:
     """Whether a resolved value is the fixed number 0, so that its term can be left out."""
-    return isinstance(value, numbers.Real) and value == 0
+    return isinstance(value, int | float) and value == 0
 
 
 def fixed_numbers(value: Any) -> Iterator[Any]:
     """The fixed numbers in a hyperparameter; arrays and schedules cannot be checked beforehand."""
     if isinstance(value, ByPath):
-        for _, each in value.items():
+        for each in value.choices().values():
             yield from fixed_numbers(each)
-    elif isinstance(value, numbers.Real):
+    elif isinstance(value, int | float | np.floating | np.integer):
         yield value
 
 
@@ -124,7 +127,7 @@ def require(value: Any, test: Callable[[Any], bool], message: str) -> None:
 
 
 def require_non_negative(value: Any, message: str) -> None:
-    require(value, lambda number: 0.0 <= number, message)
+    require(value, lambda number: number >= 0.0, message)
 
 
 def require_betas(betas: Any) -> None:
@@ -171,7 +174,9 @@ class Hyperparams:
         states = {name: _init(value, dtype) for name, value in self.arguments.items()}
         return {name: state for name, state in states.items() if jax.tree.leaves(state)}
 
-    def advance(self, states: dict, count: jax.Array, extra: dict) -> tuple[dict, dict]:
+    def advance(
+        self, states: dict[str, Any], count: jax.Array, extra: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Evaluates the schedules for one update.
 
         Args:
@@ -191,7 +196,7 @@ class Hyperparams:
         """Which pattern decides each argument for ``path``; equal groups have equal values."""
         return tuple(_group(value, path) for value in self.arguments.values())
 
-    def resolve(self, states: dict, path: str, dtype: Any, compute_dtype: Any) -> Values:
+    def resolve(self, states: dict[str, Any], path: str, dtype: Any, compute_dtype: Any) -> Values:
         """The values for the parameter at ``path``."""
         return Values(
             dtype,
@@ -208,7 +213,9 @@ def _canonical(name: str, value: Any, changeable: bool) -> Any:
         return value.map(lambda each: _canonical(name, each, changeable))
     if isinstance(value, tuple | list):
         return tuple(_canonical(f"{name}[{i}]", each, changeable) for i, each in enumerate(value))
-    if changeable and isinstance(value, numbers.Real):
+    if isinstance(value, np.floating | np.integer | np.bool_):
+        value = value.item()
+    if changeable and isinstance(value, int | float):
         return np.asarray(value, np.float64)
     if _is_array(value) and np.ndim(value) != 0:
         raise ValueError(f"{name} must be a scalar; got an array of shape {np.shape(value)}.")
@@ -236,7 +243,7 @@ def _check_patterns(name: str, value: Any, paths: Sequence[str]) -> None:
 
 def _init(value: Any, dtype: Any) -> Any:
     if isinstance(value, ByPath):
-        return {pattern: _init(each, dtype) for pattern, each in value.items()}
+        return {pattern: _init(each, dtype) for pattern, each in value.choices().items()}
     if isinstance(value, tuple):
         return tuple(_init(each, dtype) for each in value)
     if _is_stateful(value):
@@ -247,9 +254,9 @@ def _init(value: Any, dtype: Any) -> Any:
     return _scalar(value, dtype) if _is_array(value) else None
 
 
-def _advance(value: Any, state: Any, count: jax.Array, extra: dict, after: bool) -> Any:
+def _advance(value: Any, state: Any, count: jax.Array, extra: dict[str, Any], after: bool) -> Any:
     if isinstance(value, ByPath):
-        return {p: _advance(each, state[p], count, extra, after) for p, each in value.items()}
+        return {p: _advance(each, state[p], count, extra, after) for p, each in value.choices().items()}
     if isinstance(value, tuple):
         return tuple(_advance(v, s, count, extra, after) for v, s in zip(value, state, strict=True))
     if not isinstance(state, Scheduled):
@@ -264,7 +271,7 @@ def _advance(value: Any, state: Any, count: jax.Array, extra: dict, after: bool)
 def _group(value: Any, path: str) -> str:
     if isinstance(value, ByPath):
         pattern = value.match(path)
-        return f"{pattern}:{_group(dict(value.items())[pattern], path)}"
+        return f"{pattern}:{_group(value.choices()[pattern], path)}"
     if isinstance(value, tuple):
         return ",".join(_group(each, path) for each in value)
     return ""
@@ -273,7 +280,7 @@ def _group(value: Any, path: str) -> str:
 def _resolve(value: Any, state: Any, path: str, dtype: Any) -> Any:
     if isinstance(value, ByPath):
         pattern = value.match(path)
-        return _resolve(dict(value.items())[pattern], state and state[pattern], path, dtype)
+        return _resolve(value.choices()[pattern], state and state[pattern], path, dtype)
     if isinstance(value, tuple):
         states = state or (None,) * len(value)
         return tuple(_resolve(v, s, path, dtype) for v, s in zip(value, states, strict=True))

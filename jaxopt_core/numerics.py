@@ -8,7 +8,6 @@ does not is used. In float64 the textbook expression is used, so that the number
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 import jax
@@ -20,17 +19,17 @@ __all__ = ["bias_correction", "lerp", "log", "round_to_float32", "sma_length", "
 def lerp(start: jax.Array, end: jax.Array, weight: Any) -> jax.Array:
     """``start + weight * (end - start)``, from the nearer end, as ``torch.lerp`` computes it."""
     near_start = start + weight * (end - start)
-    if isinstance(weight, numbers.Real) and weight < 0.5:
+    if isinstance(weight, int | float) and weight < 0.5:
         return near_start
     near_end = end - (1 - weight) * (end - start)
-    if isinstance(weight, numbers.Real):
+    if isinstance(weight, int | float):
         return near_end
     return jnp.where(weight < 0.5, near_start, near_end)
 
 
 def log(base: Any) -> Any:
     """Logarithm of a decay rate; of a number in float64, of a scalar without loss close to 1."""
-    if isinstance(base, numbers.Real):
+    if isinstance(base, int | float):
         return math.log(base) if base > 0 else -math.inf
     return jnp.log1p(base - 1)
 
@@ -85,7 +84,7 @@ def sqrt(x: jax.Array) -> jax.Array:
 
 
 @sqrt.defjvp
-def _sqrt_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+def _sqrt_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     root = sqrt(*primals)
     slope = jnp.where(root == 0, 0, 0.5 / jnp.where(root == 0, 1, root))
     return root, tangents[0] * slope

@@ -79,7 +79,7 @@ def adafactor(
     require(beta2_decay, lambda number: number <= 0.0, "beta2_decay should be <= 0 but is: {}")
     require_non_negative(element(eps, 0), "epsilon1 should be >= 0 but is: {}")
     require_non_negative(element(eps, 1), "epsilon2 should be >= 0 but is: {}")
-    require(d, lambda number: 1.0 <= number, "Clipping threshold d should be >= 1 but is: {}")
+    require(d, lambda number: number >= 1.0, "Clipping threshold d should be >= 1 but is: {}")
     require_non_negative(weight_decay, "weight_decay should be >= 0 but is: {}")
     return leafwise(
         Rule("Adafactor", _init, _update, decay="decoupled", complex=False, elementwise=False),

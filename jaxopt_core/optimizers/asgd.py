@@ -59,16 +59,14 @@ def asgd(
       >>> tx = jo.asgd(lr=0.1, t0=0)
       >>> params = jnp.ones(2)
       >>> updates, state = tx.update(jnp.ones(2), tx.init(params), params)
-      >>> state.slots["ax"].round(5).tolist()
-      [0.8999900221824646, 0.8999900221824646]
+      >>> print(state.slots["ax"])
+      [0.89999 0.89999]
     """
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
     return leafwise(
-        Rule("ASGD", _init, _update),
-        Hyperparams(
-            lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay, maximize=maximize
-        ),
+        Rule("ASGD", _init, _update, elementwise=False),
+        Hyperparams(lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay, maximize=maximize),
     )
 
 

@@ -70,7 +70,9 @@ def nadam(
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
     require_non_negative(momentum_decay, "Invalid momentum_decay value: {}")
     return leafwise(
-        Rule("NAdam", _init, _update, decay="decoupled" if decoupled_weight_decay else "l2"),
+        Rule(
+            "NAdam", _init, _update, decay="decoupled" if decoupled_weight_decay else "l2", elementwise=False
+        ),
         Hyperparams(
             lr=lr,
             betas=betas,

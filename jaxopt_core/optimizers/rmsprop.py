@@ -62,8 +62,8 @@ def rmsprop(
       >>> tx = jo.rmsprop(lr=0.1)
       >>> params = jnp.ones(2)
       >>> updates, state = tx.update(jnp.ones(2), tx.init(params), params)
-      >>> updates.round(4).tolist()
-      [-1.0, -1.0]
+      >>> print(updates.round(4))
+      [-1. -1.]
     """
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(eps, "Invalid epsilon value: {}")

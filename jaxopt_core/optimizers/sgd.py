@@ -59,16 +59,17 @@ def sgd(
       >>> tx = jo.sgd(lr=0.1, momentum=0.9)
       >>> params = jnp.ones(2)
       >>> updates, state = tx.update(jnp.ones(2), tx.init(params), params)
-      >>> jo.apply_updates(params, updates).tolist()
-      [0.8999999761581421, 0.8999999761581421]
+      >>> print(jo.apply_updates(params, updates))
+      [0.9 0.9]
     """
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(momentum, "Invalid momentum value: {}")
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
     if not any(isinstance(value, ByPath) for value in (momentum, dampening, nesterov)):
         _check_nesterov(nesterov, momentum, dampening)
+    may_start_late = not isinstance(momentum, int | float) and not is_zero(dampening)
     return leafwise(
-        Rule("SGD", _init, _update),
+        Rule("SGD", _init, _update, elementwise=not may_start_late),
         Hyperparams(
             lr=lr,
             momentum=momentum,

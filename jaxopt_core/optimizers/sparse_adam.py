@@ -57,11 +57,11 @@ def sparse_adam(
       >>> grad = jo.sparse_rows(jnp.array([7, 3]), jnp.ones((2, 2)), num_rows=1000)
       >>> updates, state = tx.update(grad, tx.init(table), table)
       >>> table = jo.apply_updates(table, updates)
-      >>> table[7].round(4).tolist(), table[0].tolist()
-      ([0.8999999761581421, 0.8999999761581421], [1.0, 1.0])
+      >>> print(table[7].round(4), table[0])
+      [0.9 0.9] [1. 1.]
     """
-    require(lr, lambda number: 0.0 < number, "Invalid learning rate: {}")
-    require(eps, lambda number: 0.0 < number, "Invalid epsilon value: {}")
+    require(lr, lambda number: number > 0.0, "Invalid learning rate: {}")
+    require(eps, lambda number: number > 0.0, "Invalid epsilon value: {}")
     require_betas(betas)
     return leafwise(
         Rule("SparseAdam", _init, _update, decay=None, complex=False, sparse=True),

@@ -1,0 +1,107 @@
+"""Small parameters that are computed together.
+
+A program with thousands of small leaves spends its time on dispatch and its compilation on thousands of
+kernels. Leaves of one shape, dtype and group of hyperparameters are therefore joined along their first
+axis, in runs of a fixed length, so that there are few kernels and equal ones, which compile once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxopt_core.hyperparams import Hyperparams
+from jaxopt_core.tree import Leaves, Slots, is_absent
+
+__all__ = ["Run", "RunSlots", "TreeSlots", "plan"]
+
+LARGEST = 4096  # elements of a leaf worth joining: larger ones only pay for the copy
+LENGTH = 32  # leaves in a run: longer ones take longer to compile than they save
+
+
+class Run(NamedTuple):
+    """Leaves computed together, by their places in the flattened tree; most often one alone."""
+
+    path: str
+    members: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def join(self, values: Sequence[Any]) -> Any:
+        """The members' values (out of those of every leaf) as one array."""
+        if len(self.members) == 1:
+            return values[self.members[0]]
+        return jax.lax.concatenate([jnp.atleast_1d(values[i]) for i in self.members], 0)
+
+    def split(self, joined: Any) -> list[Any]:
+        """Undoes :meth:`join`."""
+        if len(self.members) == 1:
+            return [joined]
+        rows = self.shape[0] if self.shape else 1
+        return [part.reshape(self.shape) for part in jax.lax.split(joined, [rows] * len(self.members))]
+
+
+def plan(hyperparams: Hyperparams, leaves: Leaves, gradients: Sequence[Any], joining: bool) -> list[Run]:
+    """Every leaf that has a gradient, in runs; each alone unless ``joining``."""
+    alike: dict[Any, list[int]] = {}
+    for i, (path, param, grad) in enumerate(zip(leaves.paths, leaves.values, gradients, strict=True)):
+        if is_absent(param) or is_absent(grad):
+            continue
+        small = joining and 0 < param.size <= LARGEST and jnp.issubdtype(param.dtype, jnp.floating)
+        key = (hyperparams.group(path), param.shape, param.dtype) if small else i
+        alike.setdefault(key, []).append(i)
+    runs = [group[i : i + LENGTH] for group in alike.values() for i in range(0, len(group), LENGTH)]
+    return [Run(leaves.paths[run[0]], tuple(run), leaves.values[run[0]].shape) for run in runs]
+
+
+class TreeSlots:
+    """Slots kept as trees shaped like the parameters, joined and split at every update."""
+
+    def __init__(self, leaves: Leaves, slots: Slots):
+        self.leaves, self.names = leaves, list(slots)
+        self.per_leaf = leaves.scatter(slots)
+
+    def read(self, run: Run) -> Slots:
+        """The slots of a run."""
+        return {
+            name: run.join([slots.get(name) for slots in self.per_leaf])
+            for name in self.per_leaf[run.members[0]]
+        }
+
+    def write(self, run: Run, slots: Slots) -> None:
+        """Replaces the slots of a run."""
+        for name, joined in slots.items():
+            for i, value in zip(run.members, run.split(joined), strict=True):
+                self.per_leaf[i] = self.per_leaf[i] | {name: value}
+
+    def state(self) -> Slots:
+        """What the optimizer's state keeps."""
+        return {name: self.leaves.gather(self.per_leaf, name) for name in self.names}
+
+
+class RunSlots:
+    """Slots kept as one array a run, under the path of the run's first member."""
+
+    def __init__(self, slots: Slots):
+        self.slots = {name: dict(arrays) for name, arrays in slots.items()}
+
+    @classmethod
+    def of(cls, trees: TreeSlots, runs: Sequence[Run]) -> RunSlots:
+        """Joins slots that are kept as trees."""
+        joined = [(run.path, trees.read(run)) for run in runs]
+        return cls({name: {path: s[name] for path, s in joined if name in s} for name in trees.names})
+
+    def read(self, run: Run) -> Slots:
+        """The slots of a run."""
+        return {name: arrays[run.path] for name, arrays in self.slots.items() if run.path in arrays}
+
+    def write(self, run: Run, slots: Slots) -> None:
+        """Replaces the slots of a run."""
+        for name, joined in slots.items():
+            self.slots[name][run.path] = joined
+
+    def state(self) -> Slots:
+        """What the optimizer's state keeps."""
+        return self.slots
