@@ -1,5 +1,6 @@
 """PyTorch's optimisation stack in JAX: the same numbers, as pure gradient transformations."""
 
+from jaxopt_core.cpu import setup_cpu
 from jaxopt_core.hyperparams import by_path, read_hyperparams, set_hyperparams
 from jaxopt_core.leafwise import OptimizerState, apply_updates, bucketed, count_per_parameter
 from jaxopt_core.optimizers import (
@@ -40,6 +41,7 @@ __all__ = [
     "rmsprop",
     "rprop",
     "set_hyperparams",
+    "setup_cpu",
     "sgd",
     "sparse_adam",
     "sparse_rows",

@@ -17,6 +17,7 @@ new last axis, for complex ones.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ import numpy as np
 import optax
 from jax.experimental import sparse
 
+from jaxopt_core.cpu import one_pass
 from jaxopt_core.hyperparams import Hyperparams, Values, is_zero
 from jaxopt_core.runs import RunSlots, TreeSlots, plan
 from jaxopt_core.tree import Leaves, Slots, flatten, is_absent, is_leaf
@@ -262,17 +264,21 @@ def _init_leaf(
 def _dense_step(
     rule: Rule, grad: jax.Array, param: jax.Array, slots: Slots, h: Values, step: jax.Array
 ) -> tuple[jax.Array, Slots]:
-    g = _to_real(grad, h, conjugate=True)
-    p = _to_real(param, h)
-    if getattr(h, "maximize", False):
-        g = -g
     decay = getattr(h, "weight_decay", 0) if rule.decay else 0
-    if rule.decay == "l2" and not is_zero(decay):
-        g = g + decay * p
+
+    def whole(g: jax.Array, p: jax.Array, old: Slots) -> tuple[jax.Array, Slots]:
+        if getattr(h, "maximize", False):
+            g = -g
+        if rule.decay == "l2" and not is_zero(decay):
+            g = g + decay * p
+        change, new = rule.update(g, p, old, h, step.astype(h.compute_dtype))
+        if rule.decay == "decoupled" and not is_zero(decay):
+            change = change - h.lr * decay * p
+        return change, new
+
     old = {name: _to_real(slot, h) for name, slot in slots.items()}
-    change, new = rule.update(g, p, old, h, step.astype(h.compute_dtype))
-    if rule.decay == "decoupled" and not is_zero(decay):
-        change = change - h.lr * decay * p
+    compute = functools.partial(one_pass, whole, count=step) if rule.elementwise else whole
+    change, new = compute(_to_real(grad, h, conjugate=True), _to_real(param, h), old)
     return _to_stored(change, param.dtype), {n: _to_stored(s, slots[n].dtype) for n, s in new.items()}
 
 
