@@ -1,7 +1,8 @@
 """PyTorch's optimisation stack in JAX: the same numbers, as pure gradient transformations."""
 
+from jaxopt_core.access import read_hyperparams, set_hyperparams
 from jaxopt_core.cpu import setup_cpu
-from jaxopt_core.hyperparams import by_path, read_hyperparams, set_hyperparams
+from jaxopt_core.hyperparams import by_path
 from jaxopt_core.leafwise import OptimizerState, apply_updates, bucketed, count_per_parameter
 from jaxopt_core.optimizers import (
     adadelta,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -27,10 +27,11 @@ import numpy as np
 import optax
 from jax.experimental import sparse
 
+from jaxopt_core.checks import check_gradients, check_parameter
 from jaxopt_core.cpu import one_pass
 from jaxopt_core.hyperparams import Hyperparams, Values, is_zero
 from jaxopt_core.runs import RunSlots, TreeSlots, plan
-from jaxopt_core.tree import Leaves, Slots, flatten, is_absent, is_leaf
+from jaxopt_core.tree import Slots, flatten, is_absent, is_leaf
 
 __all__ = [
     "Leafwise",
@@ -105,7 +106,7 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
     def init(params: optax.Params) -> OptimizerState:
         leaves = flatten(params)
         for path, leaf in leaves.present():
-            _check_parameter(rule, path, leaf)
+            check_parameter(rule, path, leaf)
         wide = any(_compute_dtype(leaf.dtype) == np.float64 for _, leaf in leaves.present())
         states = hyperparams.init(leaves.paths, np.float64 if wide else np.float32)
         per_leaf = [
@@ -129,7 +130,7 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
             )
         leaves = flatten(params)
         gradients = leaves.match(grads)
-        if skipped := _check_gradients(rule, leaves, gradients):
+        if skipped := check_gradients(rule, leaves, gradients):
             if in_runs:
                 raise ValueError(
                     f"A bucketed optimizer cannot skip a parameter: {skipped[0]!r} has no gradient."
@@ -317,53 +318,3 @@ def _is_one_cpu() -> bool:
     # On one CPU, joining small leaves halves a step. Over several devices it would move them between
     # shardings, and on a GPU the compiler joins small kernels itself.
     return jax.default_backend() == "cpu" and jax.device_count() == 1
-
-
-# --- Errors -------------------------------------------------------------------------------------------
-
-
-def _check_parameter(rule: Rule, path: str, leaf: Any) -> None:
-    if not isinstance(leaf, sparse.BCOO) and jnp.issubdtype(leaf.dtype, jnp.inexact):
-        if rule.complex or not jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-            return
-        raise ValueError(f"{rule.name} does not support complex parameters: {path!r} is {leaf.dtype}.")
-    raise TypeError(
-        f"Parameter {path!r} is {leaf.dtype}; only dense floating-point and complex arrays can be optimized. "
-        f"Leave it out with optax.masked or optax.partition, or put None in its place."
-    )
-
-
-def _check_gradients(rule: Rule, leaves: Leaves, gradients: Sequence[Any]) -> list[str]:
-    """The paths of the parameters that have no gradient; raises if one has a wrong one."""
-    skipped = []
-    for path, param, grad in zip(leaves.paths, leaves.values, gradients, strict=True):
-        if is_absent(param):
-            continue
-        if is_absent(grad):
-            skipped.append(path)
-            continue
-        _check_sparsity(rule, path, grad)
-        if grad.shape != param.shape:
-            raise ValueError(f"Gradient of {path!r}: expected shape {param.shape}, got {grad.shape}.")
-        if grad.dtype != param.dtype:
-            raise TypeError(
-                f"Gradient of {path!r}: expected {param.dtype}, as the parameter is; got {grad.dtype}. "
-                f"Cast the gradient first."
-            )
-    return skipped
-
-
-def _check_sparsity(rule: Rule, path: str, grad: Any) -> None:
-    if isinstance(grad, sparse.BCOO) and not rule.sparse:
-        advice = ", please consider SparseAdam instead" if rule.name in ("Adam", "AdamW") else ""
-        raise TypeError(f"{rule.name} does not support sparse gradients{advice}: {path!r} has one.")
-    if not isinstance(grad, sparse.BCOO) and rule.sparse:
-        raise TypeError(
-            f"{rule.name} does not support dense gradients, please consider Adam instead: the gradient of "
-            f"{path!r} is a dense array; expected a BCOO of rows, as jaxopt_core.sparse_rows makes."
-        )
-    if rule.sparse and (grad.n_sparse != 1 or grad.n_batch != 0):
-        raise ValueError(
-            f"Gradient of {path!r}: expected a BCOO with one sparse dimension (rows) and no batch "
-            f"dimension; got n_sparse={grad.n_sparse}, n_batch={grad.n_batch}."
-        )

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from jaxopt_core.hyperparams import Hyperparams, Values, require_non_negative
+from jaxopt_core.checks import require_non_negative
+from jaxopt_core.hyperparams import Hyperparams, Values
 from jaxopt_core.leafwise import Leafwise, Rule, Slots, filled_like, leafwise
 from jaxopt_core.numerics import sqrt
 

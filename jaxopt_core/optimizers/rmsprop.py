@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_core.hyperparams import Hyperparams, Values, is_zero, require_non_negative
+from jaxopt_core.checks import require_non_negative
+from jaxopt_core.hyperparams import Hyperparams, Values, is_zero
 from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
 from jaxopt_core.numerics import lerp, sqrt
 

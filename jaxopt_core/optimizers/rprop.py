@@ -7,14 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_core.hyperparams import (
-    ByPath,
-    Hyperparams,
-    Values,
-    element,
-    fixed_numbers,
-    require_non_negative,
-)
+from jaxopt_core.checks import element, fixed_numbers, require_non_negative
+from jaxopt_core.hyperparams import ByPath, Hyperparams, Values
 from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
 
 __all__ = ["rprop"]

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import sparse
 
-from jaxopt_core.hyperparams import Hyperparams, Values, require, require_betas
+from jaxopt_core.checks import require, require_betas
+from jaxopt_core.hyperparams import Hyperparams, Values
 from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
 from jaxopt_core.numerics import bias_correction, sqrt
 
