@@ -6,6 +6,7 @@ from jaxopt_core.optimizers.adagrad import adagrad
 from jaxopt_core.optimizers.adam import adam, adamw
 from jaxopt_core.optimizers.adamax import adamax
 from jaxopt_core.optimizers.asgd import asgd
+from jaxopt_core.optimizers.lbfgs import lbfgs
 from jaxopt_core.optimizers.muon import muon
 from jaxopt_core.optimizers.nadam import nadam
 from jaxopt_core.optimizers.radam import radam
@@ -22,6 +23,7 @@ __all__ = [
     "adamax",
     "adamw",
     "asgd",
+    "lbfgs",
     "muon",
     "nadam",
     "radam",

@@ -1,0 +1,49 @@
+# make train and make test need nothing but Python: each makes its own virtual environment and
+# installs into it, and does so again only when pyproject.toml changes.
+
+PYTHON ?= python3
+# Passed on, for example: make train ARGS="--data ~/mnist --epochs 10", make test ARGS="-k adam".
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint bench clean
+
+help:  ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+train: .venv-train/installed  ## train a network on handwritten digits; results in runs/
+	.venv-train/bin/jaxopt-core train $(ARGS)
+
+test: .venv-test/installed  ## the whole test suite, on two cores
+	.venv-test/bin/python -m pytest -n 2 $(ARGS)
+
+# The type checker sees what a user installs, not the checkout; what setuptools left in build/ would
+# be installed too.
+lint: .venv-lint/installed  ## ruff, and mypy over the installed package
+	.venv-lint/bin/ruff check .
+	.venv-lint/bin/ruff format --check .
+	rm -rf build
+	.venv-lint/bin/python -m pip install --quiet --no-deps --force-reinstall .
+	cd .venv-lint && bin/mypy --config-file ../pyproject.toml -p jaxopt_core
+
+bench: .venv-test/installed  ## compare the optimizers' speed with PyTorch's and Optax's
+	.venv-test/bin/python -m benchmarks.optimizer_step $(ARGS)
+
+clean:  ## remove the virtual environments and everything that was built
+	rm -rf .venv-train .venv-test .venv-lint build dist runs *.egg-info
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+.venv-train/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-train
+	.venv-train/bin/python -m pip install --editable '.[train]'
+	touch $@
+
+.venv-test/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-test
+	.venv-test/bin/python -m pip install --editable '.[test]'
+	touch $@
+
+.venv-lint/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lint
+	.venv-lint/bin/python -m pip install '.[train,lint]'
+	touch $@

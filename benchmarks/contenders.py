@@ -1,0 +1,94 @@
+"""Who is compared, and in which process each of them runs.
+
+To try an idea, add a row to ``CONTENDERS``: a name, a function that makes its :class:`Run`, and, where
+it needs a setting that holds for a whole process, the name of a row in ``PROCESSES``. Rows that share a
+process share its gradients too. ``torch`` and ``jax`` are imported inside the functions, because a
+process is set up first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+
+from benchmarks.harness import Run
+from benchmarks.parameter_sets import ParameterSet
+
+__all__ = ["CONTENDERS", "DEFAULT", "OPTIMIZERS", "PROCESSES", "Contender"]
+
+OPTIMIZERS = {"sgd": "SGD, momentum 0.9", "adam": "Adam", "adamw": "AdamW", "adafactor": "Adafactor"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One column of the comparison.
+
+    Attributes:
+      name: in the tables and on the command line.
+      make: ``(optimizer, parameters) -> Run``.
+      peer: one of those that ours is measured against.
+      process: the row of ``PROCESSES`` that it runs in.
+      lacks: optimizers that it does not have.
+      differs: optimizer -> why its numbers are not PyTorch's; elsewhere they are compared.
+    """
+
+    name: str
+    make: Callable[[str, ParameterSet], Run]
+    peer: bool = False
+    process: str = "plain"
+    lacks: frozenset[str] = frozenset()
+    differs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _torch(**arguments: bool) -> Callable[[str, ParameterSet], Run]:
+    def make(optimizer: str, parameters: ParameterSet) -> Run:
+        from benchmarks.with_torch import TorchRun
+
+        return TorchRun(optimizer, parameters, **arguments)
+
+    return make
+
+
+def _optax(optimizer: str, parameters: ParameterSet) -> Run:
+    import optax
+
+    from benchmarks.with_jax import JaxRun, optax_recipe
+
+    return JaxRun(optax_recipe(optimizer), optax.apply_updates, parameters)
+
+
+def _ours(optimizer: str, parameters: ParameterSet) -> Run:
+    import jaxopt_core as jo
+    from benchmarks.with_jax import JaxRun, our_recipe
+
+    return JaxRun(our_recipe(optimizer, parameters), jo.apply_updates, parameters)
+
+
+def _fusion_flag() -> None:
+    flag = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+
+# Name -> what is done in a new process before anything heavy is imported.
+PROCESSES: dict[str, Callable[[], None]] = {"plain": lambda: None, "fusion flag": _fusion_flag}
+
+_OPTAX_DIFFERS = {
+    "adafactor": "optax.adafactor factors the two largest axes of an array, PyTorch the last two, which for "
+    "a convolution are the window's: less state, and other numbers. Its step size and its bounds are set "
+    "to PyTorch's, as far as it has them."
+}
+
+CONTENDERS = {
+    contender.name: contender
+    for contender in (
+        Contender("torch", _torch(), peer=True),
+        Contender("torch fused", _torch(fused=True), peer=True, lacks=frozenset({"adafactor"})),
+        Contender("torch foreach", _torch(foreach=True), peer=True),
+        Contender("optax", _optax, peer=True, differs=_OPTAX_DIFFERS),
+        Contender("ours", _ours),
+        Contender("optax, flag", _optax, peer=True, process="fusion flag", differs=_OPTAX_DIFFERS),
+        Contender("ours, flag", _ours, process="fusion flag"),
+    )
+}
+DEFAULT = ("torch", "torch fused", "optax", "ours")

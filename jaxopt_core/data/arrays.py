@@ -1,0 +1,40 @@
+"""A classification data set that fits in memory."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Split(NamedTuple):
+    """Examples and their classes, in NumPy's arrays or, for a compiled function, in JAX's.
+
+    Attributes:
+        images: float32 of shape ``(examples, features)``, in [0, 1].
+        labels: int32 of shape ``(examples,)``, from 0 to ``classes - 1``.
+    """
+
+    images: NDArray[np.float32] | jax.Array
+    labels: NDArray[np.int32] | jax.Array
+
+
+class Dataset(NamedTuple):
+    """What a classifier is trained and judged on.
+
+    Attributes:
+        name: for people to read.
+        classes: number of classes.
+        train: what the parameters are fitted to.
+        test: what they never see.
+    """
+
+    name: str
+    classes: int
+    train: Split
+    test: Split
+
+    @property
+    def features(self) -> int:
+        """Numbers in one image."""
+        return self.train.images.shape[1]

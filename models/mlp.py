@@ -1,0 +1,71 @@
+"""A multilayer perceptron that starts where PyTorch's would."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+from flax import nnx
+
+_torch_kernel_init = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def _torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
+    bound = 1 / math.sqrt(fan_in)
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: jax.typing.DTypeLike) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+
+    return init
+
+
+class MLP(nnx.Module):
+    """Linear layers with an activation between them.
+
+    The counterpart of ``nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c))``. Weights and
+    biases start as ``torch.nn.Linear``'s do, uniform in ``±1/sqrt(fan_in)``, not as Flax's default
+    (LeCun normal, zero biases). A kernel has shape ``(in, out)``, PyTorch's weight transposed.
+
+    Args:
+        widths: features of the input, of each hidden layer and of the output; at least two positive
+            integers. ``(784, 128, 10)`` for MNIST.
+        rngs: where the initial values come from, for example ``nnx.Rngs(0)``.
+        activation: applied elementwise after every layer but the last. Default ReLU.
+
+    Raises:
+        ValueError: fewer than two widths, or one that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> model = MLP((64, 128, 10), rngs=nnx.Rngs(0))
+        >>> model(jnp.zeros((5, 64))).shape
+        (5, 10)
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        *,
+        rngs: nnx.Rngs,
+        activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    ) -> None:
+        if len(widths) < 2 or min(widths) < 1:
+            raise ValueError(f"widths: expected two or more positive integers, found {widths}")
+        self.activation = activation
+        self.layers = nnx.List(
+            nnx.Linear(
+                fan_in,
+                fan_out,
+                kernel_init=_torch_kernel_init,
+                bias_init=_torch_bias_init(fan_in),
+                rngs=rngs,
+            )
+            for fan_in, fan_out in itertools.pairwise(widths)
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``(..., widths[0])`` features to ``(..., widths[-1])`` logits."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = self.activation(layer(x))
+        return last(x)
