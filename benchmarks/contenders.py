@@ -9,7 +9,6 @@ process is set up first.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 
 from benchmarks.harness import Run
@@ -58,26 +57,33 @@ def _optax(optimizer: str, parameters: ParameterSet) -> Run:
     return JaxRun(optax_recipe(optimizer), optax.apply_updates, parameters)
 
 
-def _ours(optimizer: str, parameters: ParameterSet) -> Run:
+def _ours(bucketed: bool = False) -> Callable[[str, ParameterSet], Run]:
+    def make(optimizer: str, parameters: ParameterSet) -> Run:
+        import jaxopt_core as jo
+        from benchmarks.with_jax import JaxRun, our_recipe
+
+        tx = our_recipe(optimizer, parameters)
+        return JaxRun(jo.bucketed(tx) if bucketed else tx, jo.apply_updates, parameters)
+
+    return make
+
+
+def _setup_cpu() -> None:
     import jaxopt_core as jo
-    from benchmarks.with_jax import JaxRun, our_recipe
 
-    return JaxRun(our_recipe(optimizer, parameters), jo.apply_updates, parameters)
-
-
-def _fusion_flag() -> None:
-    flag = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    jo.setup_cpu()
 
 
-# Name -> what is done in a new process before anything heavy is imported.
-PROCESSES: dict[str, Callable[[], None]] = {"plain": lambda: None, "fusion flag": _fusion_flag}
+# Name -> what is done in a new process before JAX starts.
+PROCESSES: dict[str, Callable[[], None]] = {"plain": lambda: None, "setup_cpu": _setup_cpu}
 
 _OPTAX_DIFFERS = {
     "adafactor": "optax.adafactor factors the two largest axes of an array, PyTorch the last two, which for "
     "a convolution are the window's: less state, and other numbers. Its step size and its bounds are set "
     "to PyTorch's, as far as it has them."
 }
+
+_NOT_ELEMENTWISE = frozenset({"adafactor"})
 
 CONTENDERS = {
     contender.name: contender
@@ -86,9 +92,13 @@ CONTENDERS = {
         Contender("torch fused", _torch(fused=True), peer=True, lacks=frozenset({"adafactor"})),
         Contender("torch foreach", _torch(foreach=True), peer=True),
         Contender("optax", _optax, peer=True, differs=_OPTAX_DIFFERS),
-        Contender("ours", _ours),
-        Contender("optax, flag", _optax, peer=True, process="fusion flag", differs=_OPTAX_DIFFERS),
-        Contender("ours, flag", _ours, process="fusion flag"),
+        Contender("ours", _ours()),
+        Contender("ours, bucketed", _ours(bucketed=True), lacks=_NOT_ELEMENTWISE),
+        Contender("ours, setup_cpu", _ours(), process="setup_cpu"),
+        Contender(
+            "ours, setup_cpu, bucketed", _ours(bucketed=True), process="setup_cpu", lacks=_NOT_ELEMENTWISE
+        ),
+        Contender("optax, setup_cpu", _optax, process="setup_cpu", differs=_OPTAX_DIFFERS),
     )
 }
-DEFAULT = ("torch", "torch fused", "optax", "ours")
+DEFAULT = ("torch", "torch fused", "optax", "ours", "ours, setup_cpu", "ours, setup_cpu, bucketed")

@@ -2,10 +2,10 @@
 
     python -m benchmarks.equality [--steps 100]
 
-Each optimizer runs for 100 steps on the same parameters (a matrix, a vector and a 3x3 convolution kernel; for
-Muon two matrices; for SparseAdam a table) and the same random gradients; LBFGS makes 5 steps of 4 iterations on
-Rosenbrock's function. ``tests/oracle.py`` runs PyTorch. An error is relative to the largest magnitude that the
-element has had.
+Each optimizer runs for 100 steps on the same parameters (a matrix, a vector and a 3x3 convolution
+kernel; for Muon two matrices; for SparseAdam a table) and the same random gradients; LBFGS makes 5
+steps of 4 iterations on Rosenbrock's function. ``tests/oracle.py`` runs PyTorch. An error is relative
+to the largest magnitude that the element has had.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def lbfgs_errors(steps: int) -> list[float]:
     for dtype, x64 in ((np.float64, True), (np.float32, False)):
         with jax.enable_x64(x64):
             start = {"x": np.array([-1.2, 1.0], dtype)}
-            arguments = {"line_search_fn": "strong_wolfe", "max_iter": 4}
+            arguments: dict[str, Any] = {"line_search_fn": "strong_wolfe", "max_iter": 4}
             runs = [
                 oracle.lbfgs_trajectory(rosenbrock, start, steps, arguments, nudge=nudge) for nudge in (0, 1)
             ]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
 from jaxopt_core.hyperparams import ByPath
+from jaxopt_core.rule import Rule
 from jaxopt_core.tree import Leaves, is_absent
-
-if TYPE_CHECKING:
-    from jaxopt_core.leafwise import Rule
 
 __all__ = [
     "check_gradients",

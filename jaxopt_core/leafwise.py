@@ -16,10 +16,8 @@ new last axis, for complex ones.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +28,7 @@ from jax.experimental import sparse
 from jaxopt_core.checks import check_gradients, check_parameter
 from jaxopt_core.cpu import one_pass
 from jaxopt_core.hyperparams import Hyperparams, Values, is_zero
+from jaxopt_core.rule import Rule
 from jaxopt_core.runs import RunSlots, TreeSlots, plan
 from jaxopt_core.tree import Slots, flatten, is_absent, is_leaf
 
@@ -60,31 +59,6 @@ class OptimizerState(NamedTuple):
     count: jax.Array  # type: ignore[assignment]  # not tuple.count
     hyperparams: dict[str, Any]
     slots: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """An optimizer for one parameter, and what the engine must know about it.
-
-    Attributes:
-      name: PyTorch's name of the optimizer, for messages.
-      init: ``(param, h) -> slots``.
-      update: ``(grad, param, slots, h, step) -> (additive update, slots)``.
-      decay: how ``h.weight_decay`` enters: ``"l2"`` adds ``weight_decay * param`` to the gradient after
-        ``maximize`` has negated it, ``"decoupled"`` shrinks the parameter by ``lr * weight_decay``.
-      complex: whether complex parameters are accepted.
-      elementwise: no element of update or slots depends on another element, and every slot has the
-        parameter's shape, so that small parameters may be computed together.
-      sparse: gradients are sparse rows, and only those rows of the state are touched.
-    """
-
-    name: str
-    init: Callable[[jax.Array, Values], Slots]
-    update: Callable[[jax.Array, jax.Array, Slots, Values, jax.Array], tuple[jax.Array, Slots]]
-    decay: Literal["l2", "decoupled"] | None = "l2"
-    complex: bool = True
-    elementwise: bool = True
-    sparse: bool = False
 
 
 class Leafwise(optax.GradientTransformationExtraArgs):

@@ -89,7 +89,8 @@ def lbfgs(
     is itself ``None`` or masked is left out, and ``value_and_grad_fn`` is called with the tree as it
     was given. Sparse gradients are made dense. What precedes this in an ``optax.chain`` sees the first
     gradient of an update only. Half-precision parameters are rounded to their dtype after each
-    step, but vectors and scalars are float32, where PyTorch's are in half precision too. If the
+    step, but vectors and scalars are float32, where PyTorch's are in half precision too. The loop has
+    no fixed length, so ``jax.grad`` cannot go backwards through an update. If the
     objective is NaN where its slope is small, PyTorch's line search raises ``IndexError``; here it
     takes that point.
 
