@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxopt_core.hyperparams import Scheduled
 
@@ -51,7 +52,9 @@ def read_hyperparams(opt_state: Any) -> dict[str, Any]:
             return value.value
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items() if jax.tree.leaves(v)}
-        return tuple(plain(v) for v in value) if isinstance(value, tuple) else value
+        if isinstance(value, tuple):
+            return tuple(plain(v) for v in value)
+        return value if value is None else jax.tree.leaves(value)[0]  # flax.nnx wraps arrays
 
     found = _found(opt_state)
     names = dict.fromkeys(name for hyperparams in found.values() for name in hyperparams)
@@ -121,7 +124,7 @@ def _replaced(name: str, old: Any, new: Any) -> Any:
             raise ValueError(f"{name} has no entry {unknown[0]!r}; it has: {', '.join(old)}.")
         return {key: _replaced(f"{name}[{key!r}]", old[key], new.get(key)) for key in old}
     if isinstance(old, tuple):
-        if not isinstance(new, Sequence) or len(new) != len(old):
+        if not isinstance(new, tuple | list) or len(new) != len(old):
             raise ValueError(f"{name} has {len(old)} elements; got {new!r}.")
         pairs = enumerate(zip(old, new, strict=True))
         return tuple(_replaced(f"{name}[{i}]", o, n) for i, (o, n) in pairs)
@@ -130,5 +133,17 @@ def _replaced(name: str, old: Any, new: Any) -> Any:
             f"{name} is a fixed number, compiled into the program; leave it None here, or construct the "
             f"optimizer with jnp.asarray(...) in its place to change it during the run."
         )
-    # full_like keeps dtype, sharding and commitment, without which jit would compile again.
-    return jax.tree.map(lambda leaf: jnp.full_like(leaf, new), old)
+    return jax.tree.map(lambda leaf: _in_place_of(name, leaf, new), old)
+
+
+def _in_place_of(name: str, old: jax.Array, new: Any) -> jax.Array:
+    """An array that jit takes for the old one, and that shares its buffer with none of the user's."""
+    if not isinstance(new, int | float | np.number | np.ndarray | jax.Array):
+        raise TypeError(f"{name} must be a real number; got {new!r}.")
+    if jnp.iscomplexobj(new):
+        raise TypeError(f"{name} must be a real number; got {new!r}.")
+    if np.ndim(new) != 0 and np.shape(new) != old.shape:
+        raise ValueError(f"{name} must be a scalar; got an array of shape {np.shape(new)}.")
+    value = jnp.broadcast_to(jnp.array(new, old.dtype, copy=True), old.shape)
+    is_free = isinstance(old, jax.core.Tracer) or not old.committed
+    return value if is_free else jax.device_put(value, old.sharding)

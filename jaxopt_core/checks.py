@@ -11,11 +11,12 @@ from jax.experimental import sparse
 
 from jaxopt_core.hyperparams import ByPath
 from jaxopt_core.rule import Rule
-from jaxopt_core.tree import Leaves, is_absent
+from jaxopt_core.tree import Leaves, Slots, is_absent
 
 __all__ = [
     "check_gradients",
     "check_parameter",
+    "check_slots",
     "element",
     "fixed_numbers",
     "require",
@@ -87,6 +88,23 @@ def check_gradients(rule: Rule, leaves: Leaves, gradients: Sequence[Any]) -> lis
                 f"Cast the gradient first."
             )
     return skipped
+
+
+def check_slots(path: str, slots: Slots, expected: Slots) -> None:
+    """Raises if the slots of a parameter are not what its rule would make for it."""
+    remedy = "Call tx.init(params) again, or restore the state that belongs to these parameters."
+    if slots.keys() != expected.keys():
+        raise ValueError(
+            f"The optimizer's state was made by another optimizer or for other parameters: {path!r} should "
+            f"have the slots {sorted(expected)}, and has {sorted(slots)}. {remedy}"
+        )
+    for name, want in expected.items():
+        if (slots[name].shape, slots[name].dtype) != (want.shape, want.dtype):
+            raise ValueError(
+                f"The optimizer's state was made for other parameters: slot {name!r} of {path!r}: expected "
+                f"{want.dtype} of shape {want.shape}, got {slots[name].dtype} of shape {slots[name].shape}. "
+                f"{remedy}"
+            )
 
 
 def _check_sparsity(rule: Rule, path: str, grad: Any) -> None:

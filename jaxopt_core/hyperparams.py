@@ -75,6 +75,7 @@ def by_path(patterns: Mapping[str, Any], *, default: Any) -> ByPath:
       An object to pass in place of the hyperparameter.
 
     Raises:
+      TypeError: ``patterns`` is not a dict from strings.
       ValueError: a pattern is not a regular expression. A pattern that matches no parameter is an
         error too, raised by the optimizer's ``init``: it is nearly always a typo.
 
@@ -83,6 +84,9 @@ def by_path(patterns: Mapping[str, Any], *, default: Any) -> ByPath:
       >>> tx = jo.adamw(weight_decay=jo.by_path({r"(bias|scale)$": 0.0}, default=0.01))
       >>> state = tx.init({"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}})
     """
+    is_mapping: bool = isinstance(patterns, Mapping)  # asked of users who have no type checker
+    if not is_mapping or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"by_path expects a dict from regular expression to value; got {patterns!r}.")
     for pattern in patterns:
         try:
             re.compile(pattern)
@@ -103,8 +107,8 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, jax.Array | np.ndarray)
 
 
-def _is_fixed(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
+def _is_tuple(value: Any) -> bool:
+    return type(value) is tuple  # a NamedTuple may be a schedule
 
 
 def is_zero(value: Any) -> bool:
@@ -131,23 +135,40 @@ class Hyperparams:
     """The arguments of one optimizer, and how they become values.
 
     Args:
+      structure: flags, sizes and names: what decides the program and so must be fixed, or
+        :func:`by_path` of what is fixed.
+      lengths: name -> length of the arguments that are tuples of numbers.
+      optional: tuples that may have ``None`` in the place of a number.
       changeable: names whose numbers are kept in the state, to be read and set during the run.
-      **arguments: name -> argument, in PyTorch's names.
+      **numbers: name -> every other argument, in PyTorch's names.
 
     Raises:
-      TypeError: an argument is none of the things that a hyperparameter may be.
+      TypeError: an argument is none of the things that it may be.
+      ValueError: a tuple has another length, an array is not a scalar.
     """
 
-    def __init__(self, changeable: Sequence[str] = ("lr",), **arguments: Any):
+    def __init__(
+        self,
+        *,
+        structure: Mapping[str, Any] | None = None,
+        lengths: Mapping[str, int] | None = None,
+        optional: Sequence[str] = (),
+        changeable: Sequence[str] = ("lr",),
+        **numbers: Any,
+    ):
+        lengths = lengths or {}
         self.arguments = {
-            name: _canonical(name, value, name in changeable) for name, value in arguments.items()
-        }
+            name: _tuple(name, value, lengths[name], name in optional)
+            if name in lengths
+            else _number(name, value, name in changeable)
+            for name, value in numbers.items()
+        } | {name: _structural(name, value) for name, value in (structure or {}).items()}
 
     def init(self, paths: Sequence[str], dtype: Any) -> dict[str, Any]:
         """The state of everything that can change, for parameters at ``paths``."""
         for name, value in self.arguments.items():
             _check_patterns(name, value, paths)
-        states = {name: _init(value, dtype) for name, value in self.arguments.items()}
+        states = {name: _init(name, value, dtype) for name, value in self.arguments.items()}
         return {name: state for name, state in states.items() if jax.tree.leaves(state)}
 
     def advance(
@@ -164,8 +185,8 @@ class Hyperparams:
           The states to use in this update, and those to keep for the next one: a stateful schedule
           sees this update's metric only afterwards, as a PyTorch scheduler does.
         """
-        now = {name: _advance(self.arguments[name], s, count, extra, False) for name, s in states.items()}
-        after = {name: _advance(self.arguments[name], s, count, extra, True) for name, s in now.items()}
+        now = {name: _evaluate(name, self.arguments[name], s, count, extra) for name, s in states.items()}
+        after = {name: _remember(self.arguments[name], s, extra) for name, s in now.items()}
         return now, after
 
     def group(self, path: str) -> tuple[str, ...]:
@@ -184,18 +205,40 @@ class Hyperparams:
         )
 
 
-def _canonical(name: str, value: Any, changeable: bool) -> Any:
+def _structural(name: str, value: Any) -> Any:
     if isinstance(value, ByPath):
-        return value.map(lambda each: _canonical(name, each, changeable))
-    if isinstance(value, tuple | list):
-        return tuple(_canonical(f"{name}[{i}]", each, changeable) for i, each in enumerate(value))
+        return value.map(lambda each: _structural(name, each))
+    if _is_array(value) or callable(value):
+        raise TypeError(
+            f"{name} decides what is compiled and must be a fixed value, not an array or a schedule; "
+            f"got {value!r}."
+        )
+    return value
+
+
+def _tuple(name: str, value: Any, length: int, optional: bool) -> Any:
+    if isinstance(value, ByPath):
+        return value.map(lambda each: _tuple(name, each, length, optional))
+    if not isinstance(value, tuple | list) or callable(value):
+        raise TypeError(f"{name} must be a tuple of exactly {length} values; got {value!r}.")
+    if len(value) != length:
+        raise ValueError(f"{name} must be a tuple of exactly {length} values; got {value!r}.")
+    return tuple(
+        None if optional and each is None else _number(f"{name}[{i}]", each) for i, each in enumerate(value)
+    )
+
+
+def _number(name: str, value: Any, changeable: bool = False) -> Any:
+    if isinstance(value, ByPath):
+        return value.map(lambda each: _number(name, each, changeable))
+    if callable(value):
+        return value
     if isinstance(value, np.floating | np.integer | np.bool_):
         value = value.item()
-    if changeable and isinstance(value, int | float):
-        return np.asarray(value, np.float64)
-    if _is_array(value) and np.ndim(value) != 0:
-        raise ValueError(f"{name} must be a scalar; got an array of shape {np.shape(value)}.")
-    if _is_fixed(value) or _is_array(value) or callable(value):
+    if isinstance(value, int | float):
+        return np.asarray(value, np.float64) if changeable else value
+    if _is_array(value):
+        _require_scalar(name, value)
         return value
     raise TypeError(
         f"{name} must be a number, an array, a schedule, a stateful schedule or by_path(...) of these; "
@@ -203,8 +246,15 @@ def _canonical(name: str, value: Any, changeable: bool) -> Any:
     )
 
 
+def _require_scalar(name: str, value: Any) -> None:
+    if np.ndim(value) != 0:
+        raise ValueError(f"{name} must be a scalar; got an array of shape {np.shape(value)}.")
+    if jnp.iscomplexobj(value):
+        raise TypeError(f"{name} must be a real number; got {value!r}.")
+
+
 def _check_patterns(name: str, value: Any, paths: Sequence[str]) -> None:
-    if isinstance(value, tuple):
+    if _is_tuple(value):
         for each in value:
             _check_patterns(name, each, paths)
     elif isinstance(value, ByPath):
@@ -217,38 +267,46 @@ def _check_patterns(name: str, value: Any, paths: Sequence[str]) -> None:
             _check_patterns(name, each, paths)
 
 
-def _init(value: Any, dtype: Any) -> Any:
+def _init(name: str, value: Any, dtype: Any) -> Any:
     if isinstance(value, ByPath):
-        return {pattern: _init(each, dtype) for pattern, each in value.choices().items()}
-    if isinstance(value, tuple):
-        return tuple(_init(each, dtype) for each in value)
+        return {pattern: _init(name, each, dtype) for pattern, each in value.choices().items()}
+    if _is_tuple(value):
+        return tuple(_init(f"{name}[{i}]", each, dtype) for i, each in enumerate(value))
     if _is_stateful(value):
-        state = value.init()
-        return Scheduled(_scalar(value(state), dtype), state)
+        state = jax.tree.map(jnp.array, value.init())
+        return Scheduled(_scalar(name, value(state), dtype), state)
     if callable(value):
-        return Scheduled(_scalar(value(jnp.zeros([], jnp.int32)), dtype), ())
-    return _scalar(value, dtype) if _is_array(value) else None
+        return Scheduled(_scalar(name, value(jnp.zeros([], jnp.int32)), dtype), ())
+    return _scalar(name, value, dtype) if _is_array(value) else None
 
 
-def _advance(value: Any, state: Any, count: jax.Array, extra: dict[str, Any], after: bool) -> Any:
+def _evaluate(name: str, value: Any, state: Any, count: jax.Array, extra: dict[str, Any]) -> Any:
     if isinstance(value, ByPath):
-        return {p: _advance(each, state[p], count, extra, after) for p, each in value.choices().items()}
-    if isinstance(value, tuple):
-        return tuple(_advance(v, s, count, extra, after) for v, s in zip(value, state, strict=True))
+        return {p: _evaluate(name, each, state[p], count, extra) for p, each in value.choices().items()}
+    if _is_tuple(value):
+        pairs = enumerate(zip(value, state, strict=True))
+        return tuple(_evaluate(f"{name}[{i}]", v, s, count, extra) for i, (v, s) in pairs)
     if not isinstance(state, Scheduled):
         return state
-    if after:
-        memory = value.update(state.state, **extra) if _is_stateful(value) else ()
-        return Scheduled(state.value, memory)
     current = value(state.state, **extra) if _is_stateful(value) else value(count)
-    return Scheduled(_scalar(current, state.value.dtype), state.state)
+    return Scheduled(_scalar(name, current, state.value.dtype), state.state)
+
+
+def _remember(value: Any, state: Any, extra: dict[str, Any]) -> Any:
+    if isinstance(value, ByPath):
+        return {p: _remember(each, state[p], extra) for p, each in value.choices().items()}
+    if _is_tuple(value):
+        return tuple(_remember(v, s, extra) for v, s in zip(value, state, strict=True))
+    if not _is_stateful(value):
+        return state
+    return Scheduled(state.value, value.update(state.state, **extra))
 
 
 def _group(value: Any, path: str) -> str:
     if isinstance(value, ByPath):
         pattern = value.match(path)
         return f"{pattern}:{_group(value.choices()[pattern], path)}"
-    if isinstance(value, tuple):
+    if _is_tuple(value):
         return ",".join(_group(each, path) for each in value)
     return ""
 
@@ -257,7 +315,7 @@ def _resolve(value: Any, state: Any, path: str, dtype: Any) -> Any:
     if isinstance(value, ByPath):
         pattern = value.match(path)
         return _resolve(value.choices()[pattern], state and state[pattern], path, dtype)
-    if isinstance(value, tuple):
+    if _is_tuple(value):
         states = state or (None,) * len(value)
         return tuple(_resolve(v, s, path, dtype) for v, s in zip(value, states, strict=True))
     if state is None:
@@ -265,6 +323,9 @@ def _resolve(value: Any, state: Any, path: str, dtype: Any) -> Any:
     return (state.value if isinstance(state, Scheduled) else state).astype(dtype)
 
 
-def _scalar(value: Any, dtype: Any) -> jax.Array:
-    # Strongly typed: a weakly typed scalar in the state would recompile the second step.
-    return jax.lax.convert_element_type(jnp.asarray(value), dtype)
+def _scalar(name: str, value: Any, dtype: Any) -> jax.Array:
+    """A scalar for the state."""
+    # Strongly typed, lest the second step compiles again; a copy, lest donating the state deletes an
+    # array of the user's.
+    _require_scalar(name, value)
+    return jnp.array(value, dtype, copy=True)

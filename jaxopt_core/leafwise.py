@@ -24,13 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import sparse
+from jax.experimental.shard_alike import shard_alike
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxopt_core.checks import check_gradients, check_parameter
+from jaxopt_core.checks import check_gradients, check_parameter, check_slots
 from jaxopt_core.cpu import one_pass
 from jaxopt_core.hyperparams import Hyperparams, Values, is_zero
 from jaxopt_core.rule import Rule
 from jaxopt_core.runs import RunSlots, TreeSlots, plan
-from jaxopt_core.tree import Slots, flatten, is_absent, is_leaf
+from jaxopt_core.tree import Leaves, Slots, flatten, is_absent, is_leaf
 
 __all__ = [
     "Leafwise",
@@ -42,6 +44,7 @@ __all__ = [
     "count_per_parameter",
     "filled_like",
     "leafwise",
+    "zeros_like",
 ]
 
 
@@ -92,7 +95,7 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
         if in_runs:
             runs = plan(hyperparams, leaves, leaves.values, joining=True)
             trees = RunSlots.of(TreeSlots(leaves, trees), runs).state()
-        return OptimizerState(jnp.zeros([], jnp.int32), states, trees)
+        return _placed(OptimizerState(jnp.zeros([], jnp.int32), states, trees), leaves)
 
     def update(
         grads: optax.Updates, state: OptimizerState, params: optax.Params | None = None, **extra: Any
@@ -101,6 +104,11 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
             raise ValueError(
                 f"{rule.name} needs the parameters: call tx.update(grads, state, params). "
                 f"With flax.nnx.Optimizer or optax.chain they are passed on by themselves."
+            )
+        if not isinstance(state, OptimizerState):
+            raise TypeError(
+                f"{rule.name} expects the OptimizerState that tx.init(params) returns; "
+                f"got {type(state).__name__}."
             )
         leaves = flatten(params)
         gradients = leaves.match(grads)
@@ -114,17 +122,19 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
         count = optax.safe_increment(state.count)
         slots = RunSlots(state.slots) if in_runs else TreeSlots(leaves, state.slots)
         joining = in_runs or (rule.elementwise and "step" not in state.slots and _is_one_cpu())
-        values: dict[Any, Values] = {}
-        changes = list(gradients)
+        shared: dict[Any, tuple[Values, Slots]] = {}
+        changes = [p if is_absent(p) else g for p, g in zip(leaves.values, gradients, strict=True)]
         for run in plan(hyperparams, leaves, gradients, joining):
-            param = run.join(leaves.values)
-            key = hyperparams.group(run.path), param.dtype
-            if key not in values:
-                values[key] = hyperparams.resolve(now, run.path, param.dtype, _compute_dtype(param.dtype))
-            old = slots.read(run)
-            step = old.pop("step") + 1 if "step" in old else count
+            param, old = run.join(leaves.values), slots.read(run)
+            key = hyperparams.group(run.path), param.shape, param.dtype
+            if key not in shared:
+                h = hyperparams.resolve(now, run.path, param.dtype, _compute_dtype(param.dtype))
+                shared[key] = h, jax.eval_shape(lambda p, h=h: rule.init(p, h), param)
+            h, expected = shared[key]
+            step = optax.safe_increment(old.pop("step")) if "step" in old else count
+            check_slots(run.path, old, expected)
             kernel = _rows_step if rule.sparse else _dense_step
-            change, new = kernel(rule, run.join(gradients), param, old, values[key], step)
+            change, new = kernel(rule, run.join(gradients), param, old, h, step)
             slots.write(run, new | ({"step": step} if "step" in state.slots else {}))
             for i, part in zip(run.members, run.split(change), strict=True):
                 changes[i] = part
@@ -181,14 +191,17 @@ def apply_updates(params: Any, updates: Any) -> Any:
       [2.0, 2.0]
     """
 
-    def add(param: Any, change: Any) -> Any:
+    def add(path: Any, param: Any, change: Any) -> Any:
         if is_absent(param) or is_absent(change):
             return param
+        if jnp.shape(change) != jnp.shape(param):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"Update of {name!r}: expected shape {param.shape}, got {change.shape}.")
         if isinstance(change, sparse.BCOO):
             return param.at[change.indices[:, 0]].add(change.data, mode="drop")
         return (param + change).astype(param.dtype)
 
-    return jax.tree.map(add, params, updates, is_leaf=is_leaf)
+    return jax.tree_util.tree_map_with_path(add, params, updates, is_leaf=is_leaf)
 
 
 def count_per_parameter(opt_state: OptimizerState, params: optax.Params) -> OptimizerState:
@@ -213,15 +226,40 @@ def count_per_parameter(opt_state: OptimizerState, params: optax.Params) -> Opti
     if "step" in opt_state.slots:
         return opt_state
     leaves = flatten(params)
-    steps = leaves.gather([{"step": opt_state.count}] * len(leaves.values), "step")
+    # Copies, lest one buffer be donated for all of them.
+    steps = leaves.gather([{"step": jnp.copy(opt_state.count)} for _ in leaves.values], "step")
     return opt_state._replace(slots=opt_state.slots | {"step": steps})
 
 
-def filled_like(param: jax.Array, value: Any) -> jax.Array:
-    """A slot like ``param`` with every element, of a complex one both parts, at ``value``."""
-    if jnp.issubdtype(param.dtype, jnp.complexfloating):
-        value = jax.lax.complex(*[jnp.asarray(value, _compute_dtype(param.dtype))] * 2)
-    return jnp.full_like(param, value)
+def zeros_like(like: jax.Array) -> jax.Array:
+    """A slot of zeros of the shape, dtype and sharding of ``like``."""
+    return filled_like(like, 0)
+
+
+def filled_like(like: jax.Array, value: Any) -> jax.Array:
+    """:func:`zeros_like` with every element, of a complex one both parts, at ``value``."""
+    if jnp.issubdtype(like.dtype, jnp.complexfloating):
+        value = jax.lax.complex(*[jnp.asarray(value, _compute_dtype(like.dtype))] * 2)
+    slot = jnp.full_like(like, value)
+    # Under jit a constant depends on nothing, and would be put on one device.
+    return shard_alike(like, slot)[1] if isinstance(like, jax.core.Tracer) else slot
+
+
+def _placed(state: OptimizerState, leaves: Leaves) -> OptimizerState:
+    """The state with its scalars where the parameters are, lest the second step compiles again."""
+    first = next((leaf for _, leaf in leaves.present()), None)
+    if not isinstance(first, jax.Array) or isinstance(first, jax.core.Tracer) or not first.committed:
+        return state
+    place = first.sharding
+    if isinstance(place, NamedSharding):
+        place = NamedSharding(place.mesh, PartitionSpec())
+    elif len(place.device_set) > 1:
+        return state
+
+    def put(x: jax.Array) -> jax.Array:
+        return x if isinstance(x, jax.core.Tracer) or x.committed else jax.device_put(x, place)
+
+    return jax.tree.map(put, state)
 
 
 # --- One parameter ------------------------------------------------------------------------------------
@@ -240,14 +278,15 @@ def _dense_step(
     rule: Rule, grad: jax.Array, param: jax.Array, slots: Slots, h: Values, step: jax.Array
 ) -> tuple[jax.Array, Slots]:
     decay = getattr(h, "weight_decay", 0) if rule.decay else 0
+    decoupled = getattr(h, "decoupled_weight_decay", rule.decay == "decoupled")
 
     def whole(g: jax.Array, p: jax.Array, old: Slots) -> tuple[jax.Array, Slots]:
         if getattr(h, "maximize", False):
             g = -g
-        if rule.decay == "l2" and not is_zero(decay):
+        if not decoupled and not is_zero(decay):
             g = g + decay * p
         change, new = rule.update(g, p, old, h, step.astype(h.compute_dtype))
-        if rule.decay == "decoupled" and not is_zero(decay):
+        if decoupled and not is_zero(decay):
             change = change - h.lr * decay * p
         return change, new
 

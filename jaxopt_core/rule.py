@@ -22,8 +22,9 @@ class Rule:
       name: PyTorch's name of the optimizer, for messages.
       init: ``(param, h) -> slots``.
       update: ``(grad, param, slots, h, step) -> (additive update, slots)``.
-      decay: how ``h.weight_decay`` enters: ``"l2"`` adds ``weight_decay * param`` to the gradient after
-        ``maximize`` has negated it, ``"decoupled"`` shrinks the parameter by ``lr * weight_decay``.
+      decay: how ``h.weight_decay`` enters, unless ``h.decoupled_weight_decay`` says so: ``"l2"`` adds
+        ``weight_decay * param`` to the gradient after ``maximize`` has negated it, ``"decoupled"``
+        shrinks the parameter by ``lr * weight_decay``.
       complex: whether complex parameters are accepted.
       elementwise: no element of update or slots depends on another element, and every slot has the
         parameter's shape, so that small parameters may be computed together.

@@ -31,9 +31,24 @@ def is_leaf(node: Any) -> bool:
 
 def _flatten(tree: Any) -> tuple[list[str], list[Any], Any]:
     pairs, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in pairs]
-    values = [leaf if is_leaf(leaf) else jnp.asarray(leaf) for _, leaf in pairs]
-    return paths, values, treedef
+    paths = [_name(path) for path, _ in pairs]
+    return paths, [_array(name, leaf) for name, (_, leaf) in zip(paths, pairs, strict=True)], treedef
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    # flax.nnx hands over its variables, whose array is their attribute "value".
+    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
+        path = path[:-1]
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _array(name: str, leaf: Any) -> Any:
+    if is_leaf(leaf):
+        return leaf
+    try:
+        return jnp.asarray(leaf)
+    except TypeError:
+        raise TypeError(f"{name!r} is no array: got {leaf!r} of type {type(leaf).__name__}.") from None
 
 
 def flatten(params: Any) -> Leaves:

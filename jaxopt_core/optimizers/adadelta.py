@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxopt_core.checks import require, require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import sqrt
 
 __all__ = ["adadelta"]
@@ -52,19 +51,26 @@ def adadelta(
       >>> print(updates)
       [-0.00316226 -0.00316226]
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        rho=rho,
+        eps=eps,
+        weight_decay=weight_decay,
+        structure={"maximize": maximize},
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     require(rho, lambda number: 0.0 <= number <= 1.0, "Invalid rho value: {}")
     require_non_negative(eps, "Invalid epsilon value: {}")
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
     return leafwise(
         Rule("Adadelta", _init, _update),
-        Hyperparams(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize),
+        hyperparams,
     )
 
 
 def _init(param: jax.Array, h: Values) -> Slots:
     del h
-    return {"square_avg": jnp.zeros_like(param), "acc_delta": jnp.zeros_like(param)}
+    return {"square_avg": zeros_like(param), "acc_delta": zeros_like(param)}
 
 
 def _update(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import element, require, require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import lerp, sqrt
 from jaxopt_core.optimizers._axes import torch_axes
 
@@ -76,6 +76,16 @@ def adafactor(
       >>> state.slots["row_var"]["kernel"].shape, state.slots["col_var"]["kernel"].shape
       ((1, 5), (3, 1))
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        beta2_decay=beta2_decay,
+        eps=eps,
+        d=d,
+        weight_decay=weight_decay,
+        lengths={"eps": 2},
+        optional=("eps",),
+        structure={"maximize": maximize, "axes": axes},
+    )
     require_non_negative(lr, "Learning rate should be >= 0 but is: {}")
     require(beta2_decay, lambda number: number <= 0.0, "beta2_decay should be <= 0 but is: {}")
     require_non_negative(element(eps, 0), "epsilon1 should be >= 0 but is: {}")
@@ -84,26 +94,18 @@ def adafactor(
     require_non_negative(weight_decay, "weight_decay should be >= 0 but is: {}")
     return leafwise(
         Rule("Adafactor", _init, _update, decay="decoupled", complex=False, elementwise=False),
-        Hyperparams(
-            lr=lr,
-            beta2_decay=beta2_decay,
-            eps=eps,
-            d=d,
-            weight_decay=weight_decay,
-            maximize=maximize,
-            axes=axes,
-        ),
+        hyperparams,
     )
 
 
 def _init(param: jax.Array, h: Values) -> Slots:
     axes = torch_axes(param, h.axes)
     if param.ndim < 2:
-        return {"variance": jnp.zeros_like(param)}
+        return {"variance": zeros_like(param)}
     rows, columns = axes[-2], axes[-1]
     return {
-        "row_var": jnp.zeros_like(jax.lax.index_in_dim(param, 0, columns)),
-        "col_var": jnp.zeros_like(jax.lax.index_in_dim(param, 0, rows)),
+        "row_var": zeros_like(jnp.sum(param, axis=columns, keepdims=True)),
+        "col_var": zeros_like(jnp.sum(param, axis=rows, keepdims=True)),
     }
 
 

@@ -58,6 +58,14 @@ def adagrad(
       >>> print(updates)
       [-0.1 -0.1]
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        lr_decay=lr_decay,
+        weight_decay=weight_decay,
+        initial_accumulator_value=initial_accumulator_value,
+        eps=eps,
+        structure={"maximize": maximize},
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(lr_decay, "Invalid lr_decay value: {}")
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
@@ -65,14 +73,7 @@ def adagrad(
     require_non_negative(eps, "Invalid epsilon value: {}")
     return leafwise(
         Rule("Adagrad", _init, _update),
-        Hyperparams(
-            lr=lr,
-            lr_decay=lr_decay,
-            weight_decay=weight_decay,
-            initial_accumulator_value=initial_accumulator_value,
-            eps=eps,
-            maximize=maximize,
-        ),
+        hyperparams,
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import require_betas, require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import bias_correction, lerp, sqrt
 
 __all__ = ["adam", "adamw"]
@@ -125,21 +125,31 @@ def _adam(
     maximize: bool,
     decoupled_weight_decay: bool,
 ) -> Leafwise:
+    hyperparams = Hyperparams(
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        lengths={"betas": 2},
+        structure={
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        },
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(eps, "Invalid epsilon value: {}")
     require_betas(betas)
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
     return leafwise(
-        Rule(name, _init, _update, decay="decoupled" if decoupled_weight_decay else "l2"),
-        Hyperparams(
-            lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize
-        ),
+        Rule(name, _init, _update),
+        hyperparams,
     )
 
 
 def _init(param: jax.Array, h: Values) -> Slots:
     names = ("exp_avg", "exp_avg_sq") + (("max_exp_avg_sq",) if h.amsgrad else ())
-    return {name: jnp.zeros_like(param) for name in names}
+    return {name: zeros_like(param) for name in names}
 
 
 def _update(

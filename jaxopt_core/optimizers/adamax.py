@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import require_betas, require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import bias_correction, lerp
 
 __all__ = ["adamax"]
@@ -56,19 +56,27 @@ def adamax(
       >>> print(f"{updates[0]:.4f}")
       -0.1000
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        lengths={"betas": 2},
+        structure={"maximize": maximize},
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(eps, "Invalid epsilon value: {}")
     require_betas(betas)
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
     return leafwise(
         Rule("Adamax", _init, _update),
-        Hyperparams(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize),
+        hyperparams,
     )
 
 
 def _init(param: jax.Array, h: Values) -> Slots:
     del h
-    return {"exp_avg": jnp.zeros_like(param), "exp_inf": jnp.zeros_like(param)}
+    return {"exp_avg": zeros_like(param), "exp_inf": zeros_like(param)}
 
 
 def _update(

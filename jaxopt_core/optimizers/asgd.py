@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import round_to_float32
 
 __all__ = ["asgd"]
@@ -63,19 +63,27 @@ def asgd(
       >>> print(state.slots["ax"])
       [0.89999 0.89999]
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        lambd=lambd,
+        alpha=alpha,
+        t0=t0,
+        weight_decay=weight_decay,
+        structure={"maximize": maximize},
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
     return leafwise(
         Rule("ASGD", _init, _update, elementwise=False),
-        Hyperparams(lr=lr, lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay, maximize=maximize),
+        hyperparams,
     )
 
 
 def _init(param: jax.Array, h: Values) -> Slots:
     return {
-        "eta": jnp.asarray(h.lr, jnp.float32),
+        "eta": jnp.array(h.lr, jnp.float32, copy=True),  # lest it be donated twice
         "mu": jnp.ones([], jnp.float32),
-        "ax": jnp.zeros_like(param),
+        "ax": zeros_like(param),
     }
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxopt_core.checks import require_non_negative
-from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.checks import require, require_non_negative
+from jaxopt_core.hyperparams import ByPath, Hyperparams, Values
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import lerp
 from jaxopt_core.optimizers._axes import torch_axes
 
@@ -23,8 +23,8 @@ def muon(
     nesterov: bool = True,
     ns_coefficients: Any = (3.4445, -4.775, 2.0315),
     eps: Any = 1e-7,
-    ns_steps: int = 5,
-    adjust_lr_fn: str | None = None,
+    ns_steps: Any = 5,
+    adjust_lr_fn: Any = None,
     *,
     axes: Any = None,
 ) -> Leafwise:
@@ -73,28 +73,26 @@ def muon(
       >>> updates.shape
       (2, 3)
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        ns_coefficients=ns_coefficients,
+        eps=eps,
+        lengths={"ns_coefficients": 3},
+        structure={"nesterov": nesterov, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn, "axes": axes},
+    )
     require_non_negative(lr, "Learning rate should be >= 0 but is: {}")
     require_non_negative(momentum, "momentum should be >= 0 but is: {}")
     require_non_negative(weight_decay, "weight decay should be >= 0 but is: {}")
-    if adjust_lr_fn not in (None, "original", "match_rms_adamw"):
-        raise ValueError(f"Adjust learning rate function {adjust_lr_fn} is not supported")
-    if ns_steps >= 100:
-        raise ValueError("Number of steps must be less than 100 for computational efficiency")
-    if len(ns_coefficients) != 3:
-        raise ValueError("Coefficients must be a tuple of exactly 3 values")
+    require(ns_steps, lambda n: n < 100, "Number of steps must be less than 100 for computational efficiency")
+    choices = adjust_lr_fn.choices().values() if isinstance(adjust_lr_fn, ByPath) else (adjust_lr_fn,)
+    for choice in choices:
+        if choice not in (None, "original", "match_rms_adamw"):
+            raise ValueError(f"Adjust learning rate function {choice} is not supported")
     return leafwise(
         Rule("Muon", _init, _update, decay="decoupled", complex=False, elementwise=False),
-        Hyperparams(
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            nesterov=nesterov,
-            ns_coefficients=ns_coefficients,
-            eps=eps,
-            ns_steps=ns_steps,
-            adjust_lr_fn=adjust_lr_fn,
-            axes=axes,
-        ),
+        hyperparams,
     )
 
 
@@ -104,7 +102,7 @@ def _init(param: jax.Array, h: Values) -> Slots:
             f"Muon only supports 2D parameters whereas we found a parameter with size: {param.shape}"
         )
     torch_axes(param, h.axes)
-    return {"momentum_buffer": jnp.zeros_like(param)}
+    return {"momentum_buffer": zeros_like(param)}
 
 
 def _update(
@@ -125,11 +123,12 @@ def _update(
 
 def _orthogonalize(matrix: jax.Array, h: Values) -> jax.Array:
     """Newton-Schulz in bfloat16: every product is summed in float32 and rounded once."""
-    a, b, c = h.ns_coefficients
+    a, b, c = (jnp.asarray(coefficient, jnp.float32) for coefficient in h.ns_coefficients)
+    eps = jnp.asarray(h.eps, jnp.float32)
     tall = matrix.shape[0] > matrix.shape[1]
     x = _rounded(matrix.T if tall else matrix)
     norm = _rounded(jnp.sqrt(jnp.sum(jnp.square(x))))
-    x = _rounded(x / _rounded(jnp.maximum(norm, h.eps)))
+    x = _rounded(x / _rounded(jnp.maximum(norm, eps)))
     for _ in range(h.ns_steps):
         gram = _rounded(_matmul(x, x.T))
         gram_update = _rounded(b * gram + c * _matmul(gram, gram))

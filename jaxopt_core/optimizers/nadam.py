@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import require_betas, require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import bias_correction, lerp, round_to_float32, sqrt
 
 __all__ = ["nadam"]
@@ -65,31 +65,31 @@ def nadam(
       >>> round(float(state.slots["mu_product"]), 4)
       0.4501
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        momentum_decay=momentum_decay,
+        lengths={"betas": 2},
+        structure={"maximize": maximize, "decoupled_weight_decay": decoupled_weight_decay},
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(eps, "Invalid epsilon value: {}")
     require_betas(betas)
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
     require_non_negative(momentum_decay, "Invalid momentum_decay value: {}")
     return leafwise(
-        Rule(
-            "NAdam", _init, _update, decay="decoupled" if decoupled_weight_decay else "l2", elementwise=False
-        ),
-        Hyperparams(
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum_decay=momentum_decay,
-            maximize=maximize,
-        ),
+        Rule("NAdam", _init, _update, elementwise=False),
+        hyperparams,
     )
 
 
 def _init(param: jax.Array, h: Values) -> Slots:
     del h
     return {
-        "exp_avg": jnp.zeros_like(param),
-        "exp_avg_sq": jnp.zeros_like(param),
+        "exp_avg": zeros_like(param),
+        "exp_avg_sq": zeros_like(param),
         "mu_product": jnp.ones([], jnp.float32),
     }
 

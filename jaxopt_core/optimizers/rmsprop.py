@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values, is_zero
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import lerp, sqrt
 
 __all__ = ["rmsprop"]
@@ -66,6 +66,14 @@ def rmsprop(
       >>> print(updates.round(4))
       [-1. -1.]
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        alpha=alpha,
+        eps=eps,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        structure={"centered": centered, "maximize": maximize},
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(eps, "Invalid epsilon value: {}")
     require_non_negative(momentum, "Invalid momentum value: {}")
@@ -73,15 +81,7 @@ def rmsprop(
     require_non_negative(alpha, "Invalid alpha value: {}")
     return leafwise(
         Rule("RMSprop", _init, _update),
-        Hyperparams(
-            lr=lr,
-            alpha=alpha,
-            eps=eps,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            centered=centered,
-            maximize=maximize,
-        ),
+        hyperparams,
     )
 
 
@@ -91,7 +91,7 @@ def _init(param: jax.Array, h: Values) -> Slots:
         names.append("grad_avg")
     if not is_zero(h.momentum):
         names.append("momentum_buffer")
-    return {name: jnp.zeros_like(param) for name in names}
+    return {name: zeros_like(param) for name in names}
 
 
 def _update(

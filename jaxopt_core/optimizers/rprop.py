@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import element, fixed_numbers, require_non_negative
 from jaxopt_core.hyperparams import ByPath, Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 
 __all__ = ["rprop"]
 
@@ -54,11 +54,18 @@ def rprop(
       >>> print(updates)
       [-0.1  0.1]
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        etas=etas,
+        step_sizes=step_sizes,
+        lengths={"etas": 2, "step_sizes": 2},
+        structure={"maximize": maximize},
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     _require_etas(etas)
     return leafwise(
         Rule("Rprop", _init, _update, decay=None),
-        Hyperparams(lr=lr, etas=etas, step_sizes=step_sizes, maximize=maximize),
+        hyperparams,
     )
 
 
@@ -75,7 +82,7 @@ def _require_etas(etas: Any) -> None:
 
 def _init(param: jax.Array, h: Values) -> Slots:
     del h  # the step sizes start at the first update, from the learning rate of that moment
-    return {"prev": jnp.zeros_like(param), "step_size": jnp.zeros_like(param)}
+    return {"prev": zeros_like(param), "step_size": zeros_like(param)}
 
 
 def _update(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import require_non_negative
 from jaxopt_core.hyperparams import ByPath, Hyperparams, Values, is_zero
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 
 __all__ = ["sgd"]
 
@@ -63,6 +63,13 @@ def sgd(
       >>> print(jo.apply_updates(params, updates))
       [0.9 0.9]
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        momentum=momentum,
+        dampening=dampening,
+        weight_decay=weight_decay,
+        structure={"nesterov": nesterov, "maximize": maximize},
+    )
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(momentum, "Invalid momentum value: {}")
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
@@ -71,14 +78,7 @@ def sgd(
     may_start_late = not isinstance(momentum, int | float) and not is_zero(dampening)
     return leafwise(
         Rule("SGD", _init, _update, elementwise=not may_start_late),
-        Hyperparams(
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-            maximize=maximize,
-        ),
+        hyperparams,
     )
 
 
@@ -92,7 +92,7 @@ def _init(param: jax.Array, h: Values) -> Slots:
     _check_nesterov(h.nesterov, h.momentum, h.dampening)
     if is_zero(h.momentum):
         return {}
-    slots = {"momentum_buffer": jnp.zeros_like(param)}
+    slots = {"momentum_buffer": zeros_like(param)}
     if _may_start_late(h):
         slots["momentum_buffer_set"] = jnp.zeros([], bool)
     return slots

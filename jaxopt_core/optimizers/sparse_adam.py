@@ -10,7 +10,7 @@ from jax.experimental import sparse
 
 from jaxopt_core.checks import require, require_betas
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise
+from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
 from jaxopt_core.numerics import bias_correction, sqrt
 
 __all__ = ["sparse_adam", "sparse_rows"]
@@ -61,12 +61,19 @@ def sparse_adam(
       >>> print(table[7].round(4), table[0])
       [0.9 0.9] [1. 1.]
     """
+    hyperparams = Hyperparams(
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        lengths={"betas": 2},
+        structure={"maximize": maximize},
+    )
     require(lr, lambda number: number > 0.0, "Invalid learning rate: {}")
     require(eps, lambda number: number > 0.0, "Invalid epsilon value: {}")
     require_betas(betas)
     return leafwise(
         Rule("SparseAdam", _init, _update, decay=None, complex=False, sparse=True),
-        Hyperparams(lr=lr, betas=betas, eps=eps, maximize=maximize),
+        hyperparams,
     )
 
 
@@ -82,6 +89,7 @@ def sparse_rows(ids: jax.Array, rows: jax.Array, num_rows: int) -> sparse.BCOO:
       A ``BCOO`` of shape ``(num_rows, dim)`` with one sparse dimension.
 
     Raises:
+      TypeError: the ids are no integers.
       ValueError: the shapes do not fit each other.
 
     Example:
@@ -93,6 +101,8 @@ def sparse_rows(ids: jax.Array, rows: jax.Array, num_rows: int) -> sparse.BCOO:
       ((1000, 2), 3)
     """
     ids, rows = jnp.asarray(ids), jnp.asarray(rows)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"sparse_rows: expected integer ids; got {ids.dtype}.")
     if rows.shape[:-1] != ids.shape or rows.ndim != ids.ndim + 1:
         raise ValueError(
             f"sparse_rows: expected rows of shape ids.shape + (dim,) = {(*ids.shape, 'dim')}; "
@@ -104,7 +114,7 @@ def sparse_rows(ids: jax.Array, rows: jax.Array, num_rows: int) -> sparse.BCOO:
 
 def _init(param: jax.Array, h: Values) -> Slots:
     del h
-    return {"exp_avg": jnp.zeros_like(param), "exp_avg_sq": jnp.zeros_like(param)}
+    return {"exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
 
 
 def _update(
