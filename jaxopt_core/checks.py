@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
-from jaxopt_core.hyperparams import ByPath
+from jaxopt_core.groups import ByPath
 from jaxopt_core.rule import Rule
 from jaxopt_core.tree import Leaves, Slots, is_absent
 

@@ -9,14 +9,11 @@ An optimizer file holds the mathematics of one parameter and nothing else:
 step count, the values of the hyperparameters, ``maximize``, weight decay in PyTorch's order, complex
 parameters, low precision, sparse gradients, small parameters in large numbers, and the errors.
 
-A rule sees real arrays of ``h.compute_dtype`` only: float32 for half-precision parameters, whose state
-is rounded to the parameter's dtype at the end (as PyTorch's fused kernels do), and pairs of reals, in a
-new last axis, for complex ones.
+What happens to one parameter is in ``leaf.py``; here is what happens to the tree of them.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -24,12 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import sparse
-from jax.experimental.shard_alike import shard_alike
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxopt_core.checks import check_gradients, check_parameter, check_slots
-from jaxopt_core.cpu import one_pass
-from jaxopt_core.hyperparams import Hyperparams, Values, is_zero
+from jaxopt_core.hyperparams import Hyperparams, Values
+from jaxopt_core.leaf import compute_dtype, dense_step, rows_step
 from jaxopt_core.rule import Rule
 from jaxopt_core.runs import RunSlots, TreeSlots, plan
 from jaxopt_core.tree import Leaves, Slots, flatten, is_absent, is_leaf
@@ -37,14 +33,10 @@ from jaxopt_core.tree import Leaves, Slots, flatten, is_absent, is_leaf
 __all__ = [
     "Leafwise",
     "OptimizerState",
-    "Rule",
-    "Slots",
     "apply_updates",
     "bucketed",
     "count_per_parameter",
-    "filled_like",
     "leafwise",
-    "zeros_like",
 ]
 
 
@@ -84,7 +76,7 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
         leaves = flatten(params)
         for path, leaf in leaves.present():
             check_parameter(rule, path, leaf)
-        wide = any(_compute_dtype(leaf.dtype) == np.float64 for _, leaf in leaves.present())
+        wide = any(compute_dtype(leaf.dtype) == np.float64 for _, leaf in leaves.present())
         states = hyperparams.init(leaves.paths, np.float64 if wide else np.float32)
         per_leaf = [
             {} if is_absent(leaf) else _init_leaf(rule, hyperparams, states, path, leaf)
@@ -128,12 +120,12 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
             param, old = run.join(leaves.values), slots.read(run)
             key = hyperparams.group(run.path), param.shape, param.dtype
             if key not in shared:
-                h = hyperparams.resolve(now, run.path, param.dtype, _compute_dtype(param.dtype))
+                h = hyperparams.resolve(now, run.path, param.dtype, compute_dtype(param.dtype))
                 shared[key] = h, jax.eval_shape(lambda p, h=h: rule.init(p, h), param)
             h, expected = shared[key]
             step = optax.safe_increment(old.pop("step")) if "step" in old else count
             check_slots(run.path, old, expected)
-            kernel = _rows_step if rule.sparse else _dense_step
+            kernel = rows_step if rule.sparse else dense_step
             change, new = kernel(rule, run.join(gradients), param, old, h, step)
             slots.write(run, new | ({"step": step} if "step" in state.slots else {}))
             for i, part in zip(run.members, run.split(change), strict=True):
@@ -158,8 +150,11 @@ def bucketed(tx: optax.GradientTransformation) -> Leafwise:
       tx: an elementwise optimizer of this package: not ``adafactor``, ``muon``, ``sparse_adam``,
         ``lbfgs``, nor ``nadam`` and ``asgd``, which keep scalars.
 
+    Returns:
+      An optimizer with the same numbers and a state of its own kind.
+
     Raises:
-      ValueError: the optimizer is not elementwise.
+      ValueError: the optimizer is not elementwise; in ``update``, a gradient is missing.
 
     Example:
       >>> import jax.numpy as jnp, jaxopt_core as jo
@@ -168,7 +163,7 @@ def bucketed(tx: optax.GradientTransformation) -> Leafwise:
       >>> [array.shape for array in state.slots["exp_avg"].values()]
       [(160,), (160,)]
     """
-    if not isinstance(tx, Leafwise) or not tx.rule.elementwise or tx.rule.sparse:
+    if not isinstance(tx, Leafwise) or not tx.rule.elementwise:
         name = tx.rule.name if isinstance(tx, Leafwise) else type(tx).__name__
         raise ValueError(f"bucketed expects an elementwise optimizer of this package; {name} is none.")
     return leafwise(tx.rule, tx.hyperparams, in_runs=True)
@@ -217,6 +212,9 @@ def count_per_parameter(opt_state: OptimizerState, params: optax.Params) -> Opti
     Returns:
       The state, with ``slots["step"]``.
 
+    Raises:
+      ValueError: the state is that of other parameters, or of a :func:`bucketed` optimizer.
+
     Example:
       >>> import jax.numpy as jnp, jaxopt_core as jo
       >>> params = {"w": jnp.ones(2)}
@@ -226,23 +224,10 @@ def count_per_parameter(opt_state: OptimizerState, params: optax.Params) -> Opti
     if "step" in opt_state.slots:
         return opt_state
     leaves = flatten(params)
+    leaves.scatter(opt_state.slots)  # raises if they belong to other parameters
     # Copies, lest one buffer be donated for all of them.
     steps = leaves.gather([{"step": jnp.copy(opt_state.count)} for _ in leaves.values], "step")
     return opt_state._replace(slots=opt_state.slots | {"step": steps})
-
-
-def zeros_like(like: jax.Array) -> jax.Array:
-    """A slot of zeros of the shape, dtype and sharding of ``like``."""
-    return filled_like(like, 0)
-
-
-def filled_like(like: jax.Array, value: Any) -> jax.Array:
-    """:func:`zeros_like` with every element, of a complex one both parts, at ``value``."""
-    if jnp.issubdtype(like.dtype, jnp.complexfloating):
-        value = jax.lax.complex(*[jnp.asarray(value, _compute_dtype(like.dtype))] * 2)
-    slot = jnp.full_like(like, value)
-    # Under jit a constant depends on nothing, and would be put on one device.
-    return shard_alike(like, slot)[1] if isinstance(like, jax.core.Tracer) else slot
 
 
 def _placed(state: OptimizerState, leaves: Leaves) -> OptimizerState:
@@ -262,69 +247,13 @@ def _placed(state: OptimizerState, leaves: Leaves) -> OptimizerState:
     return jax.tree.map(put, state)
 
 
-# --- One parameter ------------------------------------------------------------------------------------
-
-
 def _init_leaf(
     rule: Rule, hyperparams: Hyperparams, states: dict[str, Any], path: str, leaf: jax.Array
 ) -> Slots:
     try:
-        return rule.init(leaf, hyperparams.resolve(states, path, leaf.dtype, _compute_dtype(leaf.dtype)))
+        return rule.init(leaf, hyperparams.resolve(states, path, leaf.dtype, compute_dtype(leaf.dtype)))
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (parameter {path!r})") from None
-
-
-def _dense_step(
-    rule: Rule, grad: jax.Array, param: jax.Array, slots: Slots, h: Values, step: jax.Array
-) -> tuple[jax.Array, Slots]:
-    decay = getattr(h, "weight_decay", 0) if rule.decay else 0
-    decoupled = getattr(h, "decoupled_weight_decay", rule.decay == "decoupled")
-
-    def whole(g: jax.Array, p: jax.Array, old: Slots) -> tuple[jax.Array, Slots]:
-        if getattr(h, "maximize", False):
-            g = -g
-        if not decoupled and not is_zero(decay):
-            g = g + decay * p
-        change, new = rule.update(g, p, old, h, step.astype(h.compute_dtype))
-        if decoupled and not is_zero(decay):
-            change = change - h.lr * decay * p
-        return change, new
-
-    old = {name: _to_real(slot, h) for name, slot in slots.items()}
-    compute = functools.partial(one_pass, whole, count=step) if rule.elementwise else whole
-    change, new = compute(_to_real(grad, h, conjugate=True), _to_real(param, h), old)
-    return _to_stored(change, param.dtype), {n: _to_stored(s, slots[n].dtype) for n, s in new.items()}
-
-
-def _rows_step(
-    rule: Rule, grad: sparse.BCOO, param: jax.Array, slots: Slots, h: Values, step: jax.Array
-) -> tuple[sparse.BCOO, Slots]:
-    """The same rule on the rows that the gradient names, and on no others."""
-    total = grad.sum_duplicates(nse=grad.nse, remove_zeros=False)  # padding points beyond the last row
-    rows = total.indices[:, 0]
-    old = {name: slot.at[rows].get(mode="fill", fill_value=0) for name, slot in slots.items()}
-    row_params = param.at[rows].get(mode="fill", fill_value=0)
-    change, new = _dense_step(rule, total.data, row_params, old, h, step)
-    put = {n: slots[n].at[rows].set(new[n], mode="drop", unique_indices=True) for n in new}
-    return sparse.BCOO((change, total.indices), shape=param.shape), put
-
-
-def _compute_dtype(dtype: Any) -> np.dtype[Any]:
-    wide = np.dtype(dtype) in (np.dtype(np.float64), np.dtype(np.complex128))
-    return np.dtype(np.float64 if wide else np.float32)
-
-
-def _to_real(x: jax.Array, h: Values, conjugate: bool = False) -> jax.Array:
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        # JAX's gradient with respect to a complex parameter is the conjugate of PyTorch's.
-        return jnp.stack([x.real, -x.imag if conjugate else x.imag], axis=-1)
-    return x.astype(h.compute_dtype)
-
-
-def _to_stored(x: jax.Array, dtype: Any) -> jax.Array:
-    if jnp.issubdtype(dtype, jnp.complexfloating):
-        return jax.lax.complex(x[..., 0], x[..., 1])
-    return x.astype(dtype)
 
 
 def _is_one_cpu() -> bool:

@@ -85,6 +85,12 @@ class RunSlots:
     """Slots kept as one array a run, under the path of the run's first member."""
 
     def __init__(self, slots: Slots):
+        for name, arrays in slots.items():
+            if not isinstance(arrays, dict):
+                raise ValueError(
+                    f"The state was not made by a bucketed optimizer: slot {name!r} is a "
+                    f"{type(arrays).__name__}, not a dict of runs. Call tx.init(params) of the bucketed one."
+                )
         self.slots = {name: dict(arrays) for name, arrays in slots.items()}
 
     @classmethod

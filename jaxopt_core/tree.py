@@ -112,11 +112,17 @@ class Leaves(NamedTuple):
                 values = self.treedef.flatten_up_to(tree)
             except ValueError as error:
                 raise ValueError(
-                    f"The optimizer's state was made for other parameters: slot {name!r} does not have "
-                    f"their tree. Call tx.init(params) again, or restore the state that belongs to "
-                    f"them. ({error})"
+                    f"The optimizer's state was made for other parameters, or by a bucketed optimizer: slot "
+                    f"{name!r} does not have the tree of these. Call tx.init(params) again, or restore the "
+                    f"state that belongs to them. ({error})"
                 ) from None
-            for leaf_slots, value in zip(per_leaf, values, strict=True):
-                if not is_absent(value):
-                    leaf_slots[name] = value
+            for path, leaf_slots, value in zip(self.paths, per_leaf, values, strict=True):
+                if is_absent(value):
+                    continue
+                if not hasattr(value, "shape"):
+                    raise ValueError(
+                        f"The optimizer's state was made for other parameters, or by a bucketed optimizer: "
+                        f"slot {name!r} of {path!r} is a {type(value).__name__}, not an array."
+                    )
+                leaf_slots[name] = value
         return per_leaf

@@ -17,6 +17,7 @@ def torch_axes(param: jax.Array, axes: Any) -> tuple[int, ...]:
     """
     if axes is None:
         return tuple(range(param.ndim))
+    axes = tuple(axes) if isinstance(axes, list) else axes
     if not isinstance(axes, tuple) or sorted(axes) != list(range(param.ndim)):
         raise ValueError(
             f"axes={axes!r} is not a permutation of the {param.ndim} axes of a parameter of shape "

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_core.checks import require_non_negative
-from jaxopt_core.hyperparams import ByPath, Hyperparams
+from jaxopt_core.groups import ByPath
+from jaxopt_core.hyperparams import Hyperparams
 from jaxopt_core.optimizers._flat import Flat
 from jaxopt_core.optimizers._lbfgs_iterations import LBFGSState, Limits, empty_state, minimize
 

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import require_betas, require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
+from jaxopt_core.leaf import zeros_like
+from jaxopt_core.leafwise import Leafwise, leafwise
 from jaxopt_core.numerics import bias_correction, lerp, round_to_float32, sqrt
+from jaxopt_core.rule import Rule
+from jaxopt_core.tree import Slots
 
 __all__ = ["nadam"]
 

@@ -9,8 +9,11 @@ import jax.numpy as jnp
 
 from jaxopt_core.checks import require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values, is_zero
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
+from jaxopt_core.leaf import zeros_like
+from jaxopt_core.leafwise import Leafwise, leafwise
 from jaxopt_core.numerics import lerp, sqrt
+from jaxopt_core.rule import Rule
+from jaxopt_core.tree import Slots
 
 __all__ = ["rmsprop"]
 
@@ -44,8 +47,8 @@ def rmsprop(
       eps: added to the denominator, outside of the root. Default 1e-8.
       weight_decay: L2 penalty, added to the gradient. Default 0.
       momentum: factor of the momentum buffer; 0, as a number, keeps no buffer. Default 0.
-      centered: divide by an estimate of the standard deviation instead of the root mean square. Default
-        False.
+      centered: divide by an estimate of the standard deviation instead of the root mean square.
+        Default False.
       maximize: ascend instead of descend. Default False.
 
     Returns:

@@ -8,8 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxopt_core.checks import element, fixed_numbers, require_non_negative
-from jaxopt_core.hyperparams import ByPath, Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
+from jaxopt_core.groups import ByPath
+from jaxopt_core.hyperparams import Hyperparams, Values
+from jaxopt_core.leaf import zeros_like
+from jaxopt_core.leafwise import Leafwise, leafwise
+from jaxopt_core.rule import Rule
+from jaxopt_core.tree import Slots
 
 __all__ = ["rprop"]
 

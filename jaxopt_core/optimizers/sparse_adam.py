@@ -10,8 +10,11 @@ from jax.experimental import sparse
 
 from jaxopt_core.checks import require, require_betas
 from jaxopt_core.hyperparams import Hyperparams, Values
-from jaxopt_core.leafwise import Leafwise, Rule, Slots, leafwise, zeros_like
+from jaxopt_core.leaf import zeros_like
+from jaxopt_core.leafwise import Leafwise, leafwise
 from jaxopt_core.numerics import bias_correction, sqrt
+from jaxopt_core.rule import Rule
+from jaxopt_core.tree import Slots
 
 __all__ = ["sparse_adam", "sparse_rows"]
 
@@ -72,7 +75,7 @@ def sparse_adam(
     require(eps, lambda number: number > 0.0, "Invalid epsilon value: {}")
     require_betas(betas)
     return leafwise(
-        Rule("SparseAdam", _init, _update, decay=None, complex=False, sparse=True),
+        Rule("SparseAdam", _init, _update, decay=None, complex=False, elementwise=False, sparse=True),
         hyperparams,
     )
 

@@ -1,0 +1,228 @@
+"""Hyperparameters are read and set in any nesting, and setting one never compiles again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxopt_core as jo
+from tests.engine.cases import (
+    NAMES,
+    NUMERIC,
+    assert_close,
+    gradients,
+    make,
+    parameters,
+    run,
+    usual_arguments,
+)
+
+
+def jitted(tx: Any) -> Any:
+    @jax.jit
+    def step(params: Any, state: Any, grads: Any) -> tuple[Any, Any]:
+        updates, state = tx.update(grads, state, params)
+        return jo.apply_updates(params, updates), state
+
+    return step
+
+
+def anywhere(params: Any) -> Any:
+    return params
+
+
+def on_device_3(params: Any) -> Any:
+    return jax.device_put(params, jax.devices()[3])
+
+
+def over_all_devices(params: Any) -> Any:
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))
+    return jax.device_put(params, NamedSharding(mesh, P("data")))
+
+
+# --- Nothing compiles again ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", NAMES)
+def test_setting_never_compiles_again(optimizer):
+    arrays = jax.tree.map(jnp.float32, usual_arguments(optimizer))
+    tx = getattr(jo, optimizer)(**arrays)
+    step = jitted(tx)
+    params = parameters(optimizer)
+    params, state = step(params, tx.init(params), gradients(optimizer, 0))
+    for t, argument in enumerate(a for a in NUMERIC if a.optimizer == optimizer):
+        state = jo.set_hyperparams(state, **argument.setting(argument.other))
+        params, state = step(params, state, gradients(optimizer, t))
+        assert argument.of(jo.read_hyperparams(state)) == argument.other
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("init", ["eager", "jitted"])
+@pytest.mark.parametrize("place", [anywhere, on_device_3, over_all_devices])
+@pytest.mark.parametrize("optimizer", ["adamw", "asgd"])
+def test_one_compilation_wherever_the_parameters_are(place, init, optimizer):
+    tx = getattr(jo, optimizer)(lr=jo.by_path({"kernel": 0.125}, default=0.5))
+    params = place({"kernel": jnp.ones((8, 2)), "bias": jnp.ones(8)})
+    step = jitted(tx)
+    state = (jax.jit(tx.init) if init == "jitted" else tx.init)(params)
+    for lr in (None, 0.25, {"kernel": 0.5}, jnp.float32(1)):
+        state = jo.set_hyperparams(state, lr=lr)
+        params, state = step(params, state, params)
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0.25, 1, np.float64(0.25), np.float32(0.25), jnp.asarray(0.25)],
+    ids=["float", "int", "float64", "float32", "array"],
+)
+def test_set_keeps_dtype_and_strong_type(value):
+    state = jo.adamw().init(jnp.ones(2))
+    lr = jo.set_hyperparams(state, lr=value).hyperparams["lr"]
+    assert lr.dtype == jnp.float32
+    assert not lr.weak_type
+    assert float(lr) == float(value)
+
+
+def test_set_value_may_be_donated_and_used_again():
+    lr = jnp.asarray(0.25, jnp.float32)
+    tx = jo.sgd(lr=jo.by_path({"a": 0.5}, default=1.0))
+    step = jax.jit(tx.update, donate_argnums=1)
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    state = jo.set_hyperparams(tx.init(params), lr=lr)
+    _, state = step(params, state, params)
+    _, state = step(params, jo.set_hyperparams(state, lr=lr), params)
+    assert float(lr) == 0.25
+
+
+def test_set_in_a_jitted_function():
+    tx = jo.sgd(lr=0.5)
+    halve = jax.jit(lambda s: jo.set_hyperparams(s, lr=jo.read_hyperparams(s)["lr"] / 2))
+    assert float(jo.read_hyperparams(halve(tx.init(jnp.ones(2))))["lr"]) == 0.25
+
+
+# --- Nesting ------------------------------------------------------------------------------------------
+
+PARAMS = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+LABELS = {"kernel": "a", "bias": "b"}
+NESTINGS: dict[str, Callable[[Any], Any]] = {
+    "chain": lambda tx: optax.chain(optax.clip_by_global_norm(1e6), tx),
+    "chain in chain": lambda tx: optax.chain(optax.identity(), optax.chain(tx, optax.identity())),
+    "named_chain": lambda tx: optax.named_chain(("clip", optax.clip(1e6)), ("step", tx)),
+    "masked": lambda tx: optax.masked(tx, {"kernel": True, "bias": True}),
+    "partition": lambda tx: optax.partition({"a": tx, "b": optax.set_to_zero()}, LABELS),
+    "MultiSteps": lambda tx: optax.MultiSteps(tx, 1),
+    "apply_if_finite": lambda tx: optax.apply_if_finite(tx, 3),
+    "deep": lambda tx: optax.chain(
+        optax.apply_if_finite(optax.masked(optax.chain(tx), {"kernel": True, "bias": False}), 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("nesting", NESTINGS)
+def test_read_and_set_in_any_nesting(nesting):
+    def kernel_step(lr: float, after: dict[str, Any]) -> Any:
+        tx = NESTINGS[nesting](jo.sgd(lr=lr, momentum=jnp.asarray(0.0)))
+        state = jo.set_hyperparams(tx.init(PARAMS), **after)
+        with jax.numpy_dtype_promotion("standard"):  # MultiSteps divides by an int32
+            updates, state = tx.update(PARAMS, state, PARAMS)
+        return updates["kernel"], jo.read_hyperparams(state)
+
+    update, read = kernel_step(0.5, {"lr": 0.125, "momentum": 0.25})
+    assert_close(update, kernel_step(0.125, {})[0])
+    assert float(update[0, 0]) == -0.125
+    assert {name: float(value) for name, value in read.items()} == {"lr": 0.125, "momentum": 0.25}
+
+
+def test_several_optimizers_are_told_apart_by_place():
+    tx = optax.partition({"a": jo.sgd(lr=0.5), "b": jo.adam(lr=0.25)}, LABELS)
+    state = tx.init(PARAMS)
+    read = jo.read_hyperparams(state)["lr"]
+    assert sorted(map(float, read.values())) == [0.25, 0.5]
+    place_of_a = next(place for place, lr in read.items() if float(lr) == 0.5)
+
+    both = jo.read_hyperparams(jo.set_hyperparams(state, lr=0.125))["lr"]
+    assert [float(lr) for lr in both.values()] == [0.125, 0.125]
+    one = jo.read_hyperparams(jo.set_hyperparams(state, lr={place_of_a: 0.125}))["lr"]
+    assert {p: float(lr) for p, lr in one.items()} == {p: 0.125 if p == place_of_a else 0.25 for p in read}
+
+
+def test_what_only_one_of_several_has():
+    tx = optax.chain(jo.sgd(lr=0.5, momentum=jnp.asarray(0.5)), jo.adam(lr=0.25))
+    state = jo.set_hyperparams(tx.init(PARAMS), momentum=0.75)
+    assert float(jo.read_hyperparams(state)["momentum"]) == 0.75
+
+
+def test_inject_hyperparams_of_optax_too():
+    state = optax.inject_hyperparams(optax.sgd)(learning_rate=0.5).init(PARAMS)
+    state = jo.set_hyperparams(state, learning_rate=0.25)
+    assert float(jo.read_hyperparams(state)["learning_rate"]) == 0.25
+
+
+# --- The shapes in which values are shown -------------------------------------------------------------
+
+
+def test_read_before_the_first_update_is_what_it_will_use():
+    state = jo.sgd(lr=lambda count: 0.5 ** (count + 1)).init(PARAMS)
+    assert float(jo.read_hyperparams(state)["lr"]) == 0.5
+
+
+def test_read_after_an_update_is_what_it_used():
+    tx = jo.sgd(lr=lambda count: 0.5 ** (count + 1))
+    _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    assert float(jo.read_hyperparams(state)["lr"]) == 0.5
+    updates, state = tx.update(PARAMS, state, PARAMS)
+    assert float(jo.read_hyperparams(state)["lr"]) == 0.25
+    assert float(updates["bias"][0]) == -0.25
+
+
+def test_numbers_other_than_the_rate_are_not_in_the_state():
+    assert list(jo.read_hyperparams(jo.adam().init(PARAMS))) == ["lr"]
+
+
+def test_tuple_shows_none_for_what_is_fixed():
+    betas = jo.read_hyperparams(jo.adam(betas=(jnp.asarray(0.5), 0.999)).init(PARAMS))["betas"]
+    assert float(betas[0]) == 0.5
+    assert betas[1] is None
+
+
+def test_by_path_shows_patterns():
+    tx = jo.sgd(lr=jo.by_path({"bias$": 0.25}, default=0.5))
+    state = jo.set_hyperparams(tx.init(PARAMS), lr={"bias$": 0.125})
+    assert {k: float(v) for k, v in jo.read_hyperparams(state)["lr"].items()} == {
+        "bias$": 0.125,
+        "default": 0.5,
+    }
+    both = jo.read_hyperparams(jo.set_hyperparams(state, lr=1.0))["lr"]
+    assert {k: float(v) for k, v in both.items()} == {"bias$": 1.0, "default": 1.0}
+
+
+def test_none_leaves_alone():
+    state = jo.sgd(lr=0.5).init(PARAMS)
+    assert float(jo.read_hyperparams(jo.set_hyperparams(state, lr=None))["lr"]) == 0.5
+
+
+def test_float64_parameters_have_float64_hyperparameters(x64):
+    del x64
+    state = make("adam").init({"w": jnp.ones(2, jnp.float64)})
+    state = jo.set_hyperparams(state, lr=0.1)
+    assert state.hyperparams["lr"].dtype == jnp.float64
+    assert float(jo.read_hyperparams(state)["lr"]) == 0.1
+
+
+def test_set_between_steps_equals_the_schedule():
+    scheduled = run(jo.adamw(lr=lambda count: 0.5**count), "adamw")
+    by_hand = run(
+        jo.adamw(lr=1.0),
+        "adamw",
+        before={t: lambda s, t=t: jo.set_hyperparams(s, lr=0.5**t) for t in range(3)},
+    )
+    assert_close(by_hand.params, scheduled.params)

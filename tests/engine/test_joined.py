@@ -1,0 +1,181 @@
+"""Small parameters computed together, as on one CPU device or by ``bucketed``, are as if alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxopt_core as jo
+from jaxopt_core import leafwise, runs
+from tests.engine.cases import NAMES, assert_close, make
+
+BUCKETED = [name for name in NAMES if make(name).rule.elementwise and not make(name).rule.sparse]
+STEPS = 2
+
+
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch):
+    """Small numbers, so that few parameters make several runs."""
+    monkeypatch.setattr(runs, "LENGTH", 2)
+    monkeypatch.setattr(runs, "LARGEST", 6)
+
+
+@pytest.fixture
+def one_cpu(monkeypatch):
+    """The engine as on a machine without virtual devices."""
+    monkeypatch.setattr(leafwise, "_is_one_cpu", lambda: True)
+
+
+def params(optimizer: str = "adam") -> Any:
+    """More than one run of a shape, and what cannot be joined."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> Any:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    tree = {
+        "few": [draw(3, 2)],
+        "many": [draw(2, 3) for _ in range(5)],
+        "large": [draw(7, 1), draw(7, 1)],
+    }
+    if optimizer in ("muon", "sparse_adam"):
+        return tree
+    return tree | {
+        "scalars": [draw(), draw()],
+        "empty": [draw(0, 2), draw(0, 2)],
+        "absent": [None, None],
+        "half": [draw(2).astype(jnp.bfloat16), draw(2).astype(jnp.bfloat16)],
+    }
+
+
+def grads_of(tree: Any, t: int) -> Any:
+    def grad(p: Any) -> Any:
+        return jnp.cos(3 * p + t).astype(p.dtype)
+
+    return jax.tree.map(grad, tree)
+
+
+def sparse_of(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda g: jo.sparse_rows(jnp.asarray([1, 0, 1]), g[jnp.asarray([0, 1, 0])], len(g)), tree
+    )
+
+
+def trained(tx: Any, start: Any, sparse: bool = False) -> tuple[Any, Any]:
+    state = tx.init(start)
+    for t in range(STEPS):
+        grads = grads_of(start, t)
+        updates, state = tx.update(sparse_of(grads) if sparse else grads, state, start)
+        start = jo.apply_updates(start, updates)
+    return start, state
+
+
+@pytest.mark.parametrize("optimizer", NAMES)
+def test_joined_on_one_cpu(optimizer, monkeypatch):
+    sparse = optimizer == "sparse_adam"
+    alone = trained(make(optimizer), params(optimizer), sparse)
+    monkeypatch.setattr(leafwise, "_is_one_cpu", lambda: True)
+    joined = trained(make(optimizer), params(optimizer), sparse)
+    assert_close(joined, alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"momentum": jnp.float32(0.5), "dampening": 0.5},
+        {"momentum": lambda count: jnp.where(count < 1, 0.0, 0.5), "dampening": 0.5},
+        {"lr": jo.by_path({"many/1": 0.5, "few": jnp.float32(0.25)}, default=1.0), "momentum": 0.5},
+        {"momentum": jo.by_path({"many/0": 0.0}, default=0.5)},
+    ],
+    ids=["momentum that may start late", "that does", "by_path", "by_path of structure"],
+)
+def test_joined_with_other_arguments(arguments, monkeypatch):
+    alone = trained(jo.sgd(**arguments), params())
+    monkeypatch.setattr(leafwise, "_is_one_cpu", lambda: True)
+    assert_close(trained(jo.sgd(**arguments), params()), alone, rtol=1e-6)
+
+
+def test_joined_until_a_gradient_is_missing(one_cpu):
+    del one_cpu
+    tx, start = make("adamw"), [jnp.ones(2), jnp.ones(2)]
+    state = tx.init(start)
+    after, state = trained(tx, start)
+    updates, state = tx.update([None, jnp.ones(2)], state, after)
+    assert updates[0] is None
+    assert [int(s) for s in state.slots["step"]] == [STEPS, STEPS + 1]
+
+
+@pytest.mark.parametrize("optimizer", BUCKETED)
+def test_bucketed(optimizer):
+    tx = jo.bucketed(make(optimizer))
+    expected, alone = trained(make(optimizer), params())
+    after, state = trained(tx, params())
+    assert_close(after, expected, rtol=1e-6)
+    assert int(state.count) == STEPS
+    # The elements of a slot are those of the trees, in runs.
+    for name, arrays in state.slots.items():
+        leaves = jax.tree.leaves(alone.slots[name])
+        assert sum(a.size for a in arrays.values()) == sum(leaf.size for leaf in leaves)
+        assert len(arrays) < len(leaves)
+    assert jo.read_hyperparams(state) == jo.read_hyperparams(alone)
+
+
+@pytest.mark.parametrize("optimizer", sorted(set(NAMES) - set(BUCKETED)))
+def test_bucketed_refuses_what_is_not_elementwise(optimizer):
+    with pytest.raises(ValueError, match=r"elementwise"):
+        jo.bucketed(make(optimizer))
+
+
+def test_bucketed_refuses_what_is_not_ours():
+    with pytest.raises(ValueError, match=r"elementwise optimizer of this package"):
+        jo.bucketed(optax.adam(0.1))
+    with pytest.raises(ValueError, match=r"elementwise optimizer of this package"):
+        jo.bucketed(jo.lbfgs())
+
+
+def test_bucketed_refuses_a_missing_gradient():
+    tx, start = jo.bucketed(make("adam")), [jnp.ones(2), jnp.ones(2)]
+    with pytest.raises(ValueError, match=r"cannot skip a parameter: '1' has no gradient"):
+        tx.update([jnp.ones(2), None], tx.init(start), start)
+
+
+def test_bucketed_state_does_not_go_to_the_plain_optimizer():
+    tx, start = make("adam"), [jnp.ones(2), jnp.ones(2)]
+    with pytest.raises(ValueError, match=r"other parameters"):
+        tx.update(start, jo.bucketed(tx).init(start), start)
+    with pytest.raises(ValueError, match=r"bucketed|other parameters"):
+        jo.bucketed(tx).update(start, tx.init(start), start)
+
+
+def test_bucketed_has_no_count_for_every_parameter():
+    tx, start = jo.bucketed(make("adam")), {"a": [jnp.ones(2), jnp.ones(2)]}
+    with pytest.raises(ValueError, match=r"bucketed"):
+        jo.count_per_parameter(tx.init(start), start)
+
+
+def test_bucketed_under_jit_with_donation_and_new_rates():
+    tx = jo.bucketed(jo.adamw(lr=0.5))
+    step = jax.jit(tx.update, donate_argnums=1)
+    start = params()
+    state = tx.init(start)
+    for t, lr in enumerate((0.5, 0.25, 0.125)):
+        state = jo.set_hyperparams(state, lr=lr)
+        old = jax.tree.leaves(state)
+        updates, state = step(grads_of(start, t), state, start)
+        start = jo.apply_updates(start, updates)
+        assert all(leaf.is_deleted() for leaf in old)
+    assert step._cache_size() == 1
+    expected = params()
+    state = jo.adamw(lr=0.5).init(expected)
+    for t, lr in enumerate((0.5, 0.25, 0.125)):
+        updates, state = jo.adamw().update(grads_of(expected, t), jo.set_hyperparams(state, lr=lr), expected)
+        expected = jo.apply_updates(expected, updates)
+    # bfloat16 may round to the other side.
+    halves = [tree.pop("half") for tree in (start, expected)]
+    assert_close(start, expected)
+    assert_close(*halves, rtol=2**-7)

@@ -1,0 +1,28 @@
+"""The README's two recipes run, and end at the same parameters."""
+
+import pathlib
+import re
+
+import jax
+import numpy as np
+
+from tests import oracle
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def test_the_two_recipes_end_at_the_same_parameters():
+    theirs, ours = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:2]
+    assert "torch" in theirs and "jaxopt_core" in ours
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(10, 64)).astype(np.float32), np.zeros(10, np.float32)
+    batches = [(rng.normal(size=(32, 64)).astype(np.float32), rng.integers(0, 10, 32)) for _ in range(5)]
+
+    expected = oracle.run_recipe(theirs, weight, bias, batches)
+    scope = {"params": {"kernel": weight.T, "bias": bias}, "batches": batches}
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as users have it
+        exec(ours, scope)
+
+    assert not np.allclose(expected["weight"], weight, atol=1e-2)
+    np.testing.assert_allclose(scope["params"]["kernel"].T, expected["weight"], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(scope["params"]["bias"], expected["bias"], rtol=0, atol=2e-6)
