@@ -23,13 +23,17 @@ __all__ = ["one_pass", "setup_cpu"]
 _OPTION = "xla_cpu_use_multi_output_fusion"
 
 
-def setup_cpu() -> None:
-    """Sets XLA up for training on CPUs; call it before anything is computed.
+def setup_cpu(*, async_dispatch: bool = False) -> None:
+    """Sets JAX and XLA up for training on CPUs; call it before anything is computed.
 
     It adds ``xla_cpu_use_multi_output_fusion`` to the environment variable ``XLA_FLAGS``, which JAX reads
-    once, when its first array is made. The numbers stay the same to the last bit or two. Optimizer steps
-    on parameters that do not fit into the cache become up to half as long again as fast, whole training
-    steps of some models twice as fast (see ``benchmarks/README.md``). On a GPU or TPU it does nothing.
+    once, when its first array is made: an optimizer step then goes over memory once. And it turns JAX's
+    asynchronous dispatch off, which costs a small program more time than it runs for.
+    ``benchmarks/README.md`` says what each gave. On a GPU or TPU neither does anything.
+
+    Args:
+      async_dispatch: leave asynchronous dispatch on, for a loop that prepares data in Python while a step
+        runs. Default False.
 
     Raises:
       RuntimeError: JAX has already started.
@@ -46,6 +50,7 @@ def setup_cpu() -> None:
             "setup_cpu() must come before JAX starts: call it before the first array is made and before "
             "jax.devices(), or set XLA_FLAGS=--xla_backend_extra_options=" + _OPTION + " for the process."
         )
+    jax.config.update("jax_cpu_enable_async_dispatch", async_dispatch)
     flags = os.environ.get("XLA_FLAGS", "").split()
     if any(_OPTION in flag for flag in flags):
         return

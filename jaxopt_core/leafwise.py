@@ -141,7 +141,7 @@ def bucketed(tx: optax.GradientTransformation) -> Leafwise:
     """The same optimizer with the slots of small parameters kept together, for trees of many of them.
 
     Parameters of up to 4096 elements of one shape, dtype and group of hyperparameters share one array a
-    slot, 32 parameters at a time. The numbers are the same; a tree of thousands of small leaves steps and
+    slot, 16 parameters at a time. The numbers are the same; a tree of thousands of small leaves steps and
     compiles several times faster, because a program's cost there is its number of buffers. In the state a
     slot is then a dict from the path of the first of such a run to its array, not a tree like the
     parameters, and no parameter can go without a gradient.
@@ -161,7 +161,7 @@ def bucketed(tx: optax.GradientTransformation) -> Leafwise:
       >>> tx = jo.bucketed(jo.adamw())
       >>> state = tx.init([jnp.ones(5) for _ in range(64)])
       >>> [array.shape for array in state.slots["exp_avg"].values()]
-      [(160,), (160,)]
+      [(80,), (80,), (80,), (80,)]
     """
     if not isinstance(tx, Leafwise) or not tx.rule.elementwise:
         name = tx.rule.name if isinstance(tx, Leafwise) else type(tx).__name__

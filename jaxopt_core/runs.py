@@ -19,7 +19,7 @@ from jaxopt_core.tree import Leaves, Slots, is_absent
 __all__ = ["Run", "RunSlots", "TreeSlots", "plan"]
 
 LARGEST = 4096  # elements of a leaf worth joining: larger ones only pay for the copy
-LENGTH = 32  # leaves in a run: longer ones take longer to compile than they save
+LENGTH = 16  # leaves in a run: longer ones are not faster, and take longer to compile
 
 
 class Run(NamedTuple):

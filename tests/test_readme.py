@@ -13,7 +13,8 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 
 def test_the_two_recipes_end_at_the_same_parameters():
     theirs, ours = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[:2]
-    assert "torch" in theirs and "jaxopt_core" in ours
+    assert "torch" in theirs
+    assert "jaxopt_core" in ours
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(10, 64)).astype(np.float32), np.zeros(10, np.float32)
     batches = [(rng.normal(size=(32, 64)).astype(np.float32), rng.integers(0, 10, 32)) for _ in range(5)]

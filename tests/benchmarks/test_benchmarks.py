@@ -164,7 +164,17 @@ def test_optimizer_step_runs_and_records(tmp_path):
 @pytest.mark.slow
 def test_contenders_of_another_process_take_part(tmp_path):
     out = tmp_path / "result.json"
-    arguments = ("--sets", "mlp", "--optimizers", "adam", "--contenders", "ours", "ours, setup_cpu", "--out", out)
+    arguments = (
+        "--sets",
+        "mlp",
+        "--optimizers",
+        "adam",
+        "--contenders",
+        "ours",
+        "ours, setup_cpu",
+        "--out",
+        out,
+    )
     done = run("optimizer_step", *arguments)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["results"]

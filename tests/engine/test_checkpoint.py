@@ -64,7 +64,11 @@ CASES: dict[str, Any] = {
 
 def params() -> Any:
     rng = np.random.default_rng(0)
-    shapes = {"dense": {"kernel": (4, 3), "bias": (3,)}, "out": {"kernel": (3, 2), "bias": (2,)}, "scale": ()}
+    shapes = {
+        "dense": {"kernel": (4, 3), "bias": (3,)},
+        "out": {"kernel": (4, 3), "bias": (3,)},
+        "scale": (3,),
+    }
     return jax.tree.map(
         lambda s: jnp.asarray(rng.normal(size=s), jnp.float32), shapes, is_leaf=lambda x: isinstance(x, tuple)
     )

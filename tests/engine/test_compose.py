@@ -67,7 +67,7 @@ def test_apply_updates_of_optax_is_the_step(optimizer):
     assert_equal(optax.apply_updates(params, updates), jo.apply_updates(params, updates))
 
 
-@pytest.mark.parametrize("optimizer", DENSE)
+@several
 def test_chain_with_clipping(optimizer):
     grads = some_gradients(optimizer)
     tx = optax.chain(optax.clip_by_global_norm(0.5), make(optimizer))

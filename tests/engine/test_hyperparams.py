@@ -13,10 +13,24 @@ import optax
 import pytest
 
 import jaxopt_core as jo
-from tests.engine.cases import NUMERIC, Argument, Run, assert_close, assert_equal, differ, make, run, steps_of
+from tests.engine.cases import (
+    NAMES,
+    NUMERIC,
+    Argument,
+    Run,
+    assert_close,
+    assert_equal,
+    differ,
+    make,
+    run,
+    steps_of,
+    usual_arguments,
+)
 
 every_argument = pytest.mark.parametrize("argument", NUMERIC, ids=str)
 every_tuple = pytest.mark.parametrize("argument", [a for a in NUMERIC if a.index is not None], ids=str)
+
+ROWS = 1 + max(sum(argument.optimizer == name for argument in NUMERIC) for name in NAMES)
 
 
 def build(argument: Argument, value: Any) -> Any:
@@ -98,15 +112,25 @@ def test_integer_array():
     assert jo.read_hyperparams(result.state)["lr"].dtype == jnp.float32
 
 
-@every_argument
-def test_tracer_equals_number(argument):
-    def traced(value: jax.Array) -> Any:
-        return trajectory(run(build(argument, value), argument.optimizer))
+@pytest.mark.parametrize("optimizer", NAMES)
+def test_tracers_equal_numbers(optimizer):
+    # One run of vmap: every argument is a tracer, and in row i the i-th has its other value.
+    usual = jax.tree.map(np.float32, usual_arguments(optimizer))
+    chosen = [argument for argument in NUMERIC if argument.optimizer == optimizer]
+    rows = [argument.given(np.float32(argument.other)) for argument in chosen]
+    rows += [usual] * (ROWS - len(rows))  # one length for all optimizers, whose operations compile once
 
-    both = jax.vmap(traced)(jnp.asarray([argument.usual, argument.other], jnp.float32))
-    for i, value in enumerate((argument.usual, argument.other)):
-        one = jax.tree.map(lambda leaf: leaf[i], both)  # noqa: B023
-        assert_close(one, trajectory(fixed(argument, value)))
+    @jax.vmap
+    def together(arguments: Any) -> Any:
+        return trajectory(run(getattr(jo, optimizer)(**arguments), optimizer))
+
+    results = together(jax.tree.map(lambda *values: jnp.asarray(np.float32(values)), *rows))
+    for i, argument in enumerate(chosen):
+        one = jax.tree.map(lambda leaf: leaf[i], results)  # noqa: B023
+        assert_close(one, trajectory(fixed(argument, argument.other)), rtol=2e-5, atol=1e-5)
+    assert_close(
+        jax.tree.map(lambda leaf: leaf[-1], results), trajectory(fixed(chosen[0], chosen[0].usual)), atol=1e-5
+    )
 
 
 @every_argument

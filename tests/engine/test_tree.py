@@ -237,7 +237,7 @@ def test_dtype_of_parameters_slots_and_updates(optimizer, dtype, x64):
         assert tree["w"].dtype == scalars.get(name, dtype), name
 
 
-@pytest.mark.parametrize("optimizer", DENSE)
+@pytest.mark.parametrize("optimizer", ["adamw", "nadam", "asgd", "adafactor", "muon"])
 def test_dtypes_mixed_in_one_tree(optimizer, x64):
     # Each leaf as it would be alone, whatever the dtype of its neighbours.
     del x64

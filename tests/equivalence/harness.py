@@ -85,6 +85,9 @@ def _miss(
     assert have is not None, f"{label} at step {made[0] + 1}: PyTorch has it, we do not"
     assert have.shape == want.shape, f"{label}: shape {have.shape}, PyTorch's {want.shape}"
     assert have.dtype == want.dtype, f"{label}: dtype {have.dtype}, PyTorch's {want.dtype}"
+    assert noise.max() < 0.5, (
+        f"{label}: PyTorch disagrees with itself by {noise.max():.3g}; this tests nothing"
+    )
     errors = measure.relative_errors(actual, expected, start)
     limits = np.fmax(tolerance.floor(want.dtype), tolerance.factor * noise)
     if (errors <= limits).all():
