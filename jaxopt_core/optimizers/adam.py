@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxopt_core.checks import require_betas, require_non_negative
+from jaxopt_core.checks import element, require, require_betas, require_non_negative
 from jaxopt_core.hyperparams import Hyperparams, Values
 from jaxopt_core.leaf import zeros_like
 from jaxopt_core.leafwise import Leafwise, leafwise
@@ -144,6 +145,12 @@ def _adam(
     require_non_negative(eps, "Invalid epsilon value: {}")
     require_betas(betas)
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
+    for i in range(2):
+        require(
+            element(betas, i),
+            lambda beta: isinstance(beta, float | np.floating),
+            "betas must be either both floats or both Tensors",
+        )
     return leafwise(
         Rule(name, _init, _update),
         hyperparams,

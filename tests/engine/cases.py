@@ -6,6 +6,7 @@ same, so that two ways of giving one may differ in the order of rounding only.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -149,34 +150,35 @@ def _shapes(optimizer: str) -> dict[str, Any]:
     return {"layer": {"bias": bias, "kernel": (4, 3)}}
 
 
-def _normal(rng: np.random.Generator, shapes: Any, dtype: Any) -> Any:
-    def draw(shape: tuple[int, ...]) -> jax.Array:
-        return jnp.asarray(rng.normal(size=shape)).astype(dtype)
+@functools.cache
+def _normal(optimizer: str, seed: int, factor: float, dtype: Any) -> Any:
+    # Cached as numpy: what jnp.asarray returns under a transformation belongs to it.
+    rng = np.random.default_rng(seed)
 
-    return jax.tree.map(draw, shapes, is_leaf=lambda x: isinstance(x, tuple))
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        return (factor * rng.normal(size=shape)).astype(dtype)
+
+    return jax.tree.map(draw, _shapes(optimizer), is_leaf=lambda x: isinstance(x, tuple))
 
 
-def parameters(optimizer: str, dtype: Any = jnp.float32) -> Any:
+def parameters(optimizer: str, dtype: Any = "float32") -> Any:
     """A small tree of parameters that the optimizer accepts."""
-    return _normal(np.random.default_rng(0), _shapes(optimizer), dtype)
+    return jax.tree.map(jnp.asarray, _normal(optimizer, 0, 1.0, jnp.dtype(dtype)))
+
+
+def gradients(optimizer: str, step: int, dtype: Any = "float32") -> Any:
+    """Its gradients, growing with ``step``; sparse ones, with a repeated row, for ``sparse_adam``."""
+    grads = _normal(optimizer, step + 1, 1.0 + step, jnp.dtype(dtype))
+    return jax.tree.map(_some_rows if optimizer == "sparse_adam" else jnp.asarray, grads)
+
+
+def _some_rows(grad: np.ndarray) -> Any:
+    return jo.sparse_rows(jnp.asarray([2, 0, 2]), jnp.asarray(grad[:3]), num_rows=len(grad))
 
 
 def kernel(tree: Any) -> Any:
     """The smallest tree: one matrix, where more leaves would only compile longer."""
     return {"kernel": tree["layer"]["kernel"]}
-
-
-def gradients(optimizer: str, step: int, dtype: Any = jnp.float32) -> Any:
-    """Its gradients, growing with ``step``; sparse ones, with a repeated row, for ``sparse_adam``."""
-    rng = np.random.default_rng(step + 1)
-    grads = _normal(rng, _shapes(optimizer), dtype)
-    grads = jax.tree.map(lambda g: (g * (1 + step)).astype(dtype), grads)
-    return jax.tree.map(_some_rows, grads) if optimizer == "sparse_adam" else grads
-
-
-def _some_rows(grad: jax.Array) -> Any:
-    ids = jnp.asarray([2, 0, 2])
-    return jo.sparse_rows(ids, grad[jnp.asarray([0, 1, 2])], num_rows=grad.shape[0])
 
 
 def steps_of(optimizer: str) -> int:
