@@ -83,6 +83,10 @@ _OPTAX_DIFFERS = {
     "to PyTorch's, as far as it has them."
 }
 
+_OURS_DIFFERS = {
+    "adafactor": "torch.norm of 67M float32 numbers is 0.5 % off on a CPU, and PyTorch's Adafactor with it; "
+    "tests/equivalence compares the numbers."
+}
 _NOT_ELEMENTWISE = frozenset({"adafactor"})
 
 CONTENDERS = {
@@ -92,9 +96,9 @@ CONTENDERS = {
         Contender("torch fused", _torch(fused=True), peer=True, lacks=frozenset({"adafactor"})),
         Contender("torch foreach", _torch(foreach=True), peer=True),
         Contender("optax", _optax, peer=True, differs=_OPTAX_DIFFERS),
-        Contender("ours", _ours()),
+        Contender("ours", _ours(), differs=_OURS_DIFFERS),
         Contender("ours, bucketed", _ours(bucketed=True), lacks=_NOT_ELEMENTWISE),
-        Contender("ours, setup_cpu", _ours(), process="setup_cpu"),
+        Contender("ours, setup_cpu", _ours(), process="setup_cpu", differs=_OURS_DIFFERS),
         Contender(
             "ours, setup_cpu, bucketed", _ours(bucketed=True), process="setup_cpu", lacks=_NOT_ELEMENTWISE
         ),

@@ -21,6 +21,7 @@ from jaxopt_core.tree import Slots
 __all__ = ["one_pass", "setup_cpu"]
 
 _OPTION = "xla_cpu_use_multi_output_fusion"
+_SMALLEST = 16384  # elements worth it: what fits into the cache is not bound by memory
 
 
 def setup_cpu(*, async_dispatch: bool = False) -> None:
@@ -93,9 +94,10 @@ def one_pass(
 
     Every output gets inputs of its own, multiplied by a 1 of which the compiler cannot know that it is 1,
     nor that it is the same for all of them. The multiplications are exact and, in a loop bound by memory,
-    free. Where the compiler would make separate loops anyway, this is ``step`` itself.
+    free. For small parameters, and where the compiler makes separate loops anyway, this is ``step``
+    itself.
     """
-    if not _fuses_outputs():
+    if param.size < _SMALLEST or not _fuses_outputs():
         return step(grad, param, slots)
 
     def output(index: int) -> tuple[jax.Array, Slots]:

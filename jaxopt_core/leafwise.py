@@ -113,10 +113,9 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
         now, after = hyperparams.advance(state.hyperparams, state.count, extra)
         count = optax.safe_increment(state.count)
         slots = RunSlots(state.slots) if in_runs else TreeSlots(leaves, state.slots)
-        joining = in_runs or (rule.elementwise and "step" not in state.slots and _is_one_cpu())
         shared: dict[Any, tuple[Values, Slots]] = {}
         changes = [p if is_absent(p) else g for p, g in zip(leaves.values, gradients, strict=True)]
-        for run in plan(hyperparams, leaves, gradients, joining):
+        for run in plan(hyperparams, leaves, gradients, joining=in_runs):
             param, old = run.join(leaves.values), slots.read(run)
             key = hyperparams.group(run.path), param.shape, param.dtype
             if key not in shared:
@@ -254,9 +253,3 @@ def _init_leaf(
         return rule.init(leaf, hyperparams.resolve(states, path, leaf.dtype, compute_dtype(leaf.dtype)))
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (parameter {path!r})") from None
-
-
-def _is_one_cpu() -> bool:
-    # On one CPU, joining small leaves halves a step. Over several devices it would move them between
-    # shardings, and on a GPU the compiler joins small kernels itself.
-    return jax.default_backend() == "cpu" and jax.device_count() == 1

@@ -1,8 +1,8 @@
-"""Small parameters that are computed together.
+"""Small parameters that are computed together, for ``bucketed``.
 
-A program with thousands of small leaves spends its time on dispatch and its compilation on thousands of
-kernels. Leaves of one shape, dtype and group of hyperparameters are therefore joined along their first
-axis, in runs of a fixed length, so that there are few kernels and equal ones, which compile once.
+A program with thousands of small leaves spends its time on its buffers and its compilation on thousands
+of kernels. Leaves of one shape, dtype and group of hyperparameters can therefore be joined along their
+first axis, in runs of a fixed length, so that there are few kernels and equal ones, which compile once.
 """
 
 from __future__ import annotations
@@ -57,24 +57,23 @@ def plan(hyperparams: Hyperparams, leaves: Leaves, gradients: Sequence[Any], joi
 
 
 class TreeSlots:
-    """Slots kept as trees shaped like the parameters, joined and split at every update."""
+    """Slots kept as trees shaped like the parameters."""
 
     def __init__(self, leaves: Leaves, slots: Slots):
         self.leaves, self.names = leaves, list(slots)
         self.per_leaf = leaves.scatter(slots)
 
     def read(self, run: Run) -> Slots:
-        """The slots of a run."""
+        """The slots of a run, joined."""
         return {
             name: run.join([slots.get(name) for slots in self.per_leaf])
             for name in self.per_leaf[run.members[0]]
         }
 
     def write(self, run: Run, slots: Slots) -> None:
-        """Replaces the slots of a run."""
-        for name, joined in slots.items():
-            for i, value in zip(run.members, run.split(joined), strict=True):
-                self.per_leaf[i] = self.per_leaf[i] | {name: value}
+        """Replaces the slots of a run of one."""
+        (member,) = run.members
+        self.per_leaf[member] = self.per_leaf[member] | slots
 
     def state(self) -> Slots:
         """What the optimizer's state keeps."""

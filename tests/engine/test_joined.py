@@ -1,4 +1,4 @@
-"""Small parameters computed together, as on one CPU device or by ``bucketed``, are as if alone."""
+"""Small parameters computed together, by ``bucketed``, are as if alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxopt_core as jo
-from jaxopt_core import leafwise, runs
+from jaxopt_core import runs
 from tests.engine.cases import NAMES, assert_close, make
 
 BUCKETED = [name for name in NAMES if make(name).rule.elementwise and not make(name).rule.sparse]
@@ -25,13 +25,7 @@ def short_runs(monkeypatch):
     monkeypatch.setattr(runs, "LARGEST", 6)
 
 
-@pytest.fixture
-def one_cpu(monkeypatch):
-    """The engine as on a machine without virtual devices."""
-    monkeypatch.setattr(leafwise, "_is_one_cpu", lambda: True)
-
-
-def params(optimizer: str = "adam") -> Any:
+def params() -> Any:
     """More than one run of a shape, and what cannot be joined."""
     rng = np.random.default_rng(0)
 
@@ -42,8 +36,6 @@ def params(optimizer: str = "adam") -> Any:
         "many": [draw(2, 3) for _ in range(5)],
         "large": [draw(4, 3), draw(4, 3)],
     }
-    if optimizer == "sparse_adam":
-        return tree
     return tree | {
         "scalars": [draw(), draw()],
         "empty": [draw(0, 2), draw(0, 2)],
@@ -59,54 +51,26 @@ def grads_of(tree: Any, t: int) -> Any:
     return jax.tree.map(grad, tree)
 
 
-def sparse_of(tree: Any) -> Any:
-    return jax.tree.map(
-        lambda g: jo.sparse_rows(jnp.asarray([1, 0, 1]), g[jnp.asarray([0, 1, 0])], len(g)), tree
-    )
-
-
-def trained(tx: Any, start: Any, sparse: bool = False) -> tuple[Any, Any]:
+def trained(tx: Any, start: Any) -> tuple[Any, Any]:
     state = tx.init(start)
     for t in range(STEPS):
         grads = grads_of(start, t)
-        updates, state = tx.update(sparse_of(grads) if sparse else grads, state, start)
+        updates, state = tx.update(grads, state, start)
         start = jo.apply_updates(start, updates)
     return start, state
-
-
-@pytest.mark.parametrize("optimizer", [*BUCKETED, "nadam", "asgd", "sparse_adam"])
-def test_joined_on_one_cpu(optimizer, monkeypatch):
-    sparse = optimizer == "sparse_adam"
-    alone = trained(make(optimizer), params(optimizer), sparse)
-    monkeypatch.setattr(leafwise, "_is_one_cpu", lambda: True)
-    joined = trained(make(optimizer), params(optimizer), sparse)
-    assert_close(joined, alone, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"momentum": jnp.float32(0.5), "dampening": 0.5},
-        {"momentum": lambda count: jnp.where(count < 1, 0.0, 0.5), "dampening": 0.5},
         {"lr": jo.by_path({"many/1": 0.5, "large": jnp.float32(0.25)}, default=1.0), "momentum": 0.5},
         {"momentum": jo.by_path({"many/0": 0.0}, default=0.5)},
     ],
-    ids=["momentum that may start late", "that does", "by_path", "by_path of structure"],
+    ids=["by_path", "by_path of structure"],
 )
-def test_joined_with_other_arguments(arguments, monkeypatch):
-    alone = trained(jo.sgd(**arguments), params())
-    monkeypatch.setattr(leafwise, "_is_one_cpu", lambda: True)
-    assert_close(trained(jo.sgd(**arguments), params()), alone, rtol=1e-6)
-
-
-def test_joined_until_a_gradient_is_missing(one_cpu):
-    del one_cpu
-    tx, start = make("adamw"), [jnp.ones(2), jnp.ones(2)]
-    state = tx.init(start)
-    after, state = trained(tx, start)
-    updates, state = tx.update([None, jnp.ones(2)], state, after)
-    assert updates[0] is None
-    assert [int(s) for s in state.slots["step"]] == [STEPS, STEPS + 1]
+def test_bucketed_by_path(arguments):
+    alone, _ = trained(jo.sgd(**arguments), params())
+    assert_close(trained(jo.bucketed(jo.sgd(**arguments)), params())[0], alone, rtol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", BUCKETED)

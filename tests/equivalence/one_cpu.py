@@ -1,7 +1,7 @@
 """Runs rows where JAX has one CPU device, as most users' laptops have, and with `jo.setup_cpu()`.
 
-There small parameters are computed together and a step is compiled to one pass, neither of which happens
-with the eight devices of the test session. `test_one_cpu.py` runs this in a process of its own:
+There a step is compiled to one pass over memory (here for small parameters too), which the test session
+does not do. `test_one_cpu.py` runs this in a process of its own:
 
     python -m tests.equivalence.one_cpu
 """
@@ -11,6 +11,7 @@ import sys
 import jax
 
 import jaxopt_core as jo
+from jaxopt_core import cpu
 from tests.equivalence.cases.gradients import EVERYTHING
 from tests.equivalence.harness import check
 from tests.equivalence.rows import EXACT, NOISE, By, Row
@@ -33,6 +34,8 @@ def main() -> int:
     """Prints the rows that fail, and returns how many."""
     jo.setup_cpu()
     assert jax.device_count() == 1, jax.devices()
+    cpu._SMALLEST = 0
+    assert cpu._fuses_outputs()
     failed = 0
     for row in ROWS:
         try:

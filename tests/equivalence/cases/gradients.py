@@ -49,11 +49,10 @@ STEPS = {
     "spread": 40,
     "some missing": 24,
     "first missing": 8,
-    "never": 10,
 }
 
 
-MIXED = ("normal", "zero")  # with a 4-D kernel and an empty leaf, too
+MIXED = ("normal",)  # with a 4-D kernel and an empty leaf, too
 
 
 def _row(name: str, arguments: dict, kind: str, steps: int) -> Row:
@@ -72,6 +71,7 @@ GRADIENTS = [
     Row("adafactor", dict(lr=0.05), "float64", 100, EXACT, "factored", "quadratic"),
     Row("muon", dict(lr=0.02), "float64", 100, ORTHOGONAL, "matrices", "quadratic"),
     *[_row(name, args, "tiny", 30) for name, args in TINY.items()],
+    *[_row(name, EVERYTHING[name], "never", 10) for name in ("sgd", "adam", "nadam", "adagrad", "muon")],
     Row("sgd", dict(momentum=0.9, nesterov=True), "float64", 24, EXACT, gradients="some missing"),
     Row("adam", {}, "float64", 24, EXACT, gradients="some missing"),
     Row("sgd", {}, "float64", 24, EXACT, gradients="some missing"),
