@@ -23,6 +23,7 @@ import optax
 import jaxopt_core as jo
 from benchmarks.tables import markdown
 from tests import oracle
+from tests.equivalence import measure as measurement
 
 # optimizer -> (PyTorch's class, Optax's optimizer with the arguments that PyTorch's defaults mean)
 OPTIMIZERS: dict[str, tuple[str, Any]] = {
@@ -86,7 +87,9 @@ def trajectory(tx: optax.GradientTransformation, params: Any, grads: Any) -> dic
 
 def worst(actual: Mapping[str, Any], expected: Mapping[str, Any], start: Mapping[str, Any]) -> float:
     """The largest relative error over parameters, elements and steps."""
-    return max(oracle.relative_errors(actual[path], expected[path], start[path]).max() for path in expected)
+    return max(
+        measurement.relative_errors(actual[path], expected[path], start[path]).max() for path in expected
+    )
 
 
 def rosenbrock(module: Any, params: Any) -> Any:
@@ -129,7 +132,7 @@ def measure(name: str, steps: int) -> list[float | None]:
     row: list[float | None] = []
     for dtype, x64 in ((np.float64, True), (np.float32, False)):
         params, grads = problem(name, steps, dtype)
-        expected = oracle.series(oracle.run(torch_name, params, grads))["params"]
+        expected = measurement.series(oracle.run(torch_name, params, grads))["params"]
         with jax.enable_x64(x64):
             row.append(worst(trajectory(getattr(jo, name)(), params, grads), expected, params))
             if x64 and optax_optimizer:
@@ -143,19 +146,19 @@ def measure(name: str, steps: int) -> list[float | None]:
     if name == "muon":
         variants = ["scaled"]
     histories = {v: oracle.run(torch_name, params, grads, variant=v) for v in ["loop", *variants]}
-    row.append(float(oracle.noise(histories, params)["params"].max()))
+    row.append(float(measurement.noise(histories, params)["params"].max()))
     return [*row, optax_error if optax_optimizer else None]
 
 
 def one_update_errors(step: int, beta2: float) -> list[float]:
     """Relative errors of one float32 Adam update at a step, ours and Optax's, against float64."""
     rng = np.random.default_rng(step)
-    arrays = {"grad": rng.normal(size=1000), "exp_avg": rng.normal(size=1000)}
-    arrays["exp_avg_sq"] = rng.uniform(0.5, 2, size=1000)
-    arrays = {name: value.astype(np.float32) for name, value in arrays.items()}
+    # Of one sign, so that the average of gradients itself does not cancel.
+    names = ("grad", "exp_avg", "exp_avg_sq")
+    arrays = {name: rng.uniform(0.5, 2, size=1000).astype(np.float32) for name in names}
 
     def update(tx: optax.GradientTransformation, moments: Any, dtype: Any) -> np.ndarray:
-        grad, m, v = (jnp.asarray(arrays[name], dtype) for name in ("grad", "exp_avg", "exp_avg_sq"))
+        grad, m, v = (jnp.asarray(arrays[name], dtype) for name in names)
         return np.asarray(tx.update(grad, moments(tx.init(grad), m, v), grad)[0], np.float64)
 
     def ours(state: jo.OptimizerState, m: jax.Array, v: jax.Array) -> jo.OptimizerState:

@@ -188,7 +188,8 @@ def apply_updates(params: Any, updates: Any) -> Any:
     def add(path: Any, param: Any, change: Any) -> Any:
         if is_absent(param) or is_absent(change):
             return param
-        if jnp.shape(change) != jnp.shape(param):
+        param, change = jnp.asarray(param), change if is_leaf(change) else jnp.asarray(change)
+        if change.shape != param.shape:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"Update of {name!r}: expected shape {param.shape}, got {change.shape}.")
         if isinstance(change, sparse.BCOO):
@@ -231,8 +232,11 @@ def count_per_parameter(opt_state: OptimizerState, params: optax.Params) -> Opti
 
 def _placed(state: OptimizerState, leaves: Leaves) -> OptimizerState:
     """The state with its scalars where the parameters are, lest the second step compiles again."""
-    first = next((leaf for _, leaf in leaves.present()), None)
-    if not isinstance(first, jax.Array) or isinstance(first, jax.core.Tracer) or not first.committed:
+    present = [leaf for _, leaf in leaves.present()]
+    if not present or any(isinstance(leaf, jax.core.Tracer) or not leaf.committed for leaf in present):
+        return state
+    first, *rest = present
+    if any(leaf.sharding.device_set != first.sharding.device_set for leaf in rest):
         return state
     place = first.sharding
     if isinstance(place, NamedSharding):

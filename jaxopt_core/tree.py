@@ -6,6 +6,7 @@ in the same places, except that gradients may be absent where parameters are not
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -31,13 +32,14 @@ def is_leaf(node: Any) -> bool:
 
 def _flatten(tree: Any) -> tuple[list[str], list[Any], Any]:
     pairs, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
-    paths = [_name(path) for path, _ in pairs]
+    parents = collections.Counter(path[:-1] for path, _ in pairs)
+    paths = [_name(path, parents[path[:-1]] == 1) for path, _ in pairs]
     return paths, [_array(name, leaf) for name, (_, leaf) in zip(paths, pairs, strict=True)], treedef
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    # flax.nnx hands over its variables, whose array is their attribute "value".
-    if len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
+def _name(path: tuple[Any, ...], alone: bool) -> str:
+    # flax.nnx hands over its variables, whose only leaf is their attribute "value".
+    if alone and len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value"):
         path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
 

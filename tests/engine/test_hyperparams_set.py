@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,6 +24,13 @@ from tests.engine.cases import (
     run,
     usual_arguments,
 )
+
+
+@pytest.fixture
+def optax_promotes() -> Iterator[None]:
+    """Optax's schedules divide integers."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 def jitted(tx: Any) -> Any:
@@ -109,6 +116,22 @@ def test_set_in_a_jitted_function():
     assert float(jo.read_hyperparams(halve(tx.init(jnp.ones(2))))["lr"]) == 0.25
 
 
+def test_set_leaves_the_old_state_as_it_was():
+    state = jo.sgd(lr=jo.by_path({"a": 0.5}, default=0.25)).init({"a": jnp.ones(2), "b": jnp.ones(2)})
+    jo.set_hyperparams(state, lr=1.0)
+    assert {k: float(v) for k, v in jo.read_hyperparams(state)["lr"].items()} == {"a": 0.5, "default": 0.25}
+
+
+def test_set_in_a_batch_of_states():
+    # The states of a sweep: one number for all, or one for each.
+    state = jax.vmap(lambda lr: jo.sgd(lr=lr).init(jnp.ones(2)))(jnp.asarray([0.5, 0.25, 0.125]))
+    assert jo.set_hyperparams(state, lr=1.0).hyperparams["lr"].tolist() == [1.0, 1.0, 1.0]
+    each = jo.set_hyperparams(state, lr=jnp.asarray([1.0, 2.0, 3.0]))
+    assert each.hyperparams["lr"].tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match=r"lr.*\(2,\)"):
+        jo.set_hyperparams(state, lr=jnp.ones(2))
+
+
 # --- Nesting ------------------------------------------------------------------------------------------
 
 PARAMS = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
@@ -159,6 +182,16 @@ def test_what_only_one_of_several_has():
     tx = optax.chain(jo.sgd(lr=0.5, momentum=jnp.asarray(0.5)), jo.adam(lr=0.25))
     state = jo.set_hyperparams(tx.init(PARAMS), momentum=0.75)
     assert float(jo.read_hyperparams(state)["momentum"]) == 0.75
+
+
+@pytest.mark.usefixtures("optax_promotes")
+def test_schedules_of_optax():
+    # Stateless, and wrapped into Optax's own stateful schedule.
+    decay = optax.schedules.warmup_cosine_decay_schedule(0.0, 0.5, 2, 4)
+    plain = run(jo.sgd(lr=decay), "sgd")
+    stateful = run(jo.sgd(lr=optax.schedules.WrappedSchedule(decay)), "sgd")
+    assert_close(stateful.params, plain.params)
+    assert float(jo.read_hyperparams(plain.state)["lr"]) == float(decay(2))
 
 
 def test_inject_hyperparams_of_optax_too():

@@ -143,3 +143,20 @@ def test_missing_gradient_keeps_the_slot_in_its_place(mesh):
     _, state = jax.jit(tx.update)(grads, tx.init(params), params)
     assert_slots_follow({k: v for k, v in state.slots.items() if k != "step"}, params, mesh)
     assert int(state.slots["step"]["rows"]) == 0
+
+
+def test_parameters_on_different_devices_eagerly():
+    # As a model that is split by layers: nothing of the state may tie a parameter to another's device.
+    tx = make("adamw")
+    whole = params_of("adamw")
+    split = {n: jax.device_put(p, jax.devices()[i]) for i, (n, p) in enumerate(whole.items())}
+    grads = grads_of("adamw", 0)
+    spread = {n: jax.device_put(g, split[n].sharding) for n, g in grads.items()}
+    updates, state = tx.update(spread, tx.init(split), split)
+    updates, state = tx.update(spread, state, split)
+    _, once = tx.update(grads, tx.init(whole), whole)
+    expected, _ = tx.update(grads, once, whole)
+    assert_close(jax.device_get(updates), jax.device_get(expected))
+    for name, update in updates.items():
+        assert update.devices() == split[name].devices()
+        assert state.slots["exp_avg"][name].devices() == split[name].devices()

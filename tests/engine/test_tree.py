@@ -122,6 +122,12 @@ class Layer(NamedTuple):
     bias: Any
 
 
+class Attention(NamedTuple):
+    query: Any
+    key: Any
+    value: Any
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Block:
@@ -137,6 +143,7 @@ def containers() -> dict[str, Any]:
         "list": [a, [b], c],
         "tuple": (a, (b, c)),
         "NamedTuple": Layer(a, Layer(b, None)),
+        "attention": {"attention": Attention(a, b, c)},
         "dataclass": Block(a, {"x": Block(b, [c])}),
         "mixed": {"layers": [Layer(a, b), Layer(c, ())], "0": (Block(a, b),)},
         "odd keys": {"a/b": a, "": b, "c d": {"é.*": c}},
@@ -165,6 +172,7 @@ def test_containers(optimizer, container):
     [
         ("list", ["0", "1/0", "2"]),
         ("NamedTuple", ["kernel", "bias/kernel"]),
+        ("attention", ["attention/query", "attention/key", "attention/value"]),
         ("dataclass", ["first", "rest/x/first", "rest/x/rest/0"]),
         ("mixed", ["0/0/first", "0/0/rest", "layers/0/kernel", "layers/0/bias", "layers/1/kernel"]),
         ("integer keys", ["0", "1/2"]),
@@ -306,7 +314,7 @@ def test_python_scalar_leaves():
     tx = jo.sgd(lr=0.5, momentum=0.5)
     params = {"w": 1.0}
     updates, state = tx.update({"w": 1.0}, tx.init(params), params)
-    assert float(updates["w"]) == -0.5
+    assert float(jo.apply_updates(params, updates)["w"]) == 0.5
     assert not state.slots["momentum_buffer"]["w"].weak_type
 
 

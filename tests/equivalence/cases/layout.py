@@ -28,7 +28,6 @@ LAYOUT = [
     Row("muon", {}, F64, 12, ORTHOGONAL, "all matrices", "some missing", axes=SWAPPED),
     Row("muon", dict(lr=0.1), F64, 50, ORTHOGONAL, "matrices"),
     Row("muon", dict(lr=0.1, weight_decay=0), F64, 50, ORTHOGONAL, "matrices"),
-    Row("muon", dict(lr=0.1, weight_decay=0.5), F64, 50, ORTHOGONAL, "matrices"),
     Row("muon", dict(momentum=0.3), F64, 50, ORTHOGONAL, "matrices"),
     Row("muon", dict(momentum=0), F64, 50, ORTHOGONAL, "matrices"),
     Row("muon", dict(nesterov=False), F64, 50, ORTHOGONAL, "matrices"),
