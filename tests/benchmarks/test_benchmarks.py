@@ -13,7 +13,7 @@ from benchmarks import optimizer_step, sparse_table, tables
 from benchmarks.contenders import CONTENDERS, DEFAULT
 from benchmarks.harness import interleave, turn
 from benchmarks.hlo import operations_on
-from benchmarks.parameter_sets import SETS, parameter_set, sample, value
+from benchmarks.parameter_sets import parameter_set, sample, value
 
 ROOT = Path(__file__).parents[2]
 
