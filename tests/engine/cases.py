@@ -197,26 +197,22 @@ class Run(NamedTuple):
 def run(
     tx: Any,
     optimizer: str,
-    steps: int | None = None,
     *,
     before: Mapping[int, Callable[[Any], Any]] | None = None,
     extra: Sequence[Mapping[str, Any]] | None = None,
-    params: Any = None,
 ) -> Run:
     """Runs ``tx`` on the parameters and gradients of ``optimizer``, eagerly.
 
     Args:
       tx: the transformation.
       optimizer: whose parameters and gradients.
-      steps: number of updates; by default as many as every argument needs to show.
       before: step -> what is done to the state before it.
       extra: per step, the extra arguments of ``tx.update``.
-      params: other parameters to start from.
     """
-    params = parameters(optimizer) if params is None else params
+    params = parameters(optimizer)
     state = tx.init(params)
     history: list[tuple[Any, Any]] = []
-    for t in range(steps or steps_of(optimizer)):
+    for t in range(steps_of(optimizer)):
         if before and t in before:
             state = before[t](state)
         arguments = extra[t] if extra else {}

@@ -13,7 +13,7 @@ from flax.training.train_state import TrainState
 import jaxopt_core as jo
 from tests.engine.cases import assert_close, assert_equal, make
 
-OPTIMIZERS = ["sgd", "adamw", "adafactor"]
+OPTIMIZERS = ["adamw", "adafactor"]
 INPUTS = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
 
 

@@ -107,9 +107,8 @@ def test_array_of_any_float_dtype(value):
 
 
 def test_integer_array():
-    result = run(jo.sgd(lr=jnp.asarray(1), dampening=jnp.asarray(0)), "sgd")
+    result = run(jo.sgd(lr=jnp.asarray(1)), "sgd")
     assert_equal(result.params, run(jo.sgd(lr=1), "sgd").params)
-    assert jo.read_hyperparams(result.state)["lr"].dtype == jnp.float32
 
 
 @pytest.mark.parametrize("optimizer", NAMES)

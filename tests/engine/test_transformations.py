@@ -147,22 +147,20 @@ def test_sweep_in_one_program(optimizer):
         assert_close(jax.tree.map(lambda leaf: leaf[i], together), expected, atol=1e-5)  # noqa: B023
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon"])
+@pytest.mark.parametrize("optimizer", ["adafactor", "muon"])
 def test_vmap_over_parameters(optimizer):
-    # An ensemble: Adafactor's and Muon's norms must stay within one member.
+    # An ensemble: norms over a parameter must stay within one member.
     tx = make(optimizer)
-    params = kernel(parameters(optimizer))
+    params, grads = kernel(parameters(optimizer)), kernel(gradients(optimizer, 0))
     ensemble = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
-    grads = kernel(parameters("sgd"))
 
-    @jax.vmap
-    def one_step(params: Any) -> Any:
+    def first_step(params: Any) -> Any:
         return step_of(tx)(params, tx.init(params), grads)[0]
 
-    together = one_step(ensemble)
+    together = jax.vmap(first_step)(ensemble)
     for i in range(2):
-        alone = one_step(jax.tree.map(lambda p: p[i : i + 1], ensemble))  # noqa: B023
-        assert_close(jax.tree.map(lambda p: p[i : i + 1], together), alone)  # noqa: B023
+        alone = first_step(jax.tree.map(lambda p: p[i], ensemble))  # noqa: B023
+        assert_close(jax.tree.map(lambda p: p[i], together), alone)  # noqa: B023
 
 
 # --- Donation -----------------------------------------------------------------------------------------
