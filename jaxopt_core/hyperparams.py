@@ -56,10 +56,12 @@ def is_zero(value: Any) -> bool:
     return isinstance(value, int | float) and value == 0
 
 
+@jax.tree_util.register_pytree_node_class
 class Values:
     """The hyperparameters of one parameter, as attributes: numbers, or scalars of ``compute_dtype``.
 
     ``dtype`` is the parameter's own dtype, ``compute_dtype`` the real dtype that the rule computes in.
+    A pytree of the scalars; what is fixed belongs to its structure.
     """
 
     def __init__(self, dtype: np.dtype, compute_dtype: np.dtype, values: dict[str, Any]):
@@ -69,6 +71,20 @@ class Values:
 
     def __getattr__(self, name: str) -> Any:  # for type checkers; only reached for unknown names
         raise AttributeError(f"this optimizer has no hyperparameter {name!r}")
+
+    def tree_flatten(self) -> tuple[list[jax.Array], Any]:
+        """What can change, and what is fixed."""
+        leaves, structure = jax.tree.flatten(vars(self))
+        fixed = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
+        return [leaf for leaf in leaves if _is_array(leaf)], (structure, fixed)
+
+    @classmethod
+    def tree_unflatten(cls, fixed: Any, scalars: Sequence[Any]) -> Values:
+        """Undoes :meth:`tree_flatten`."""
+        structure, leaves = fixed
+        rest = iter(scalars)
+        values = jax.tree.unflatten(structure, [next(rest) if leaf is None else leaf for leaf in leaves])
+        return cls(values.pop("dtype"), values.pop("compute_dtype"), values)
 
 
 class Hyperparams:

@@ -14,6 +14,7 @@ What happens to one parameter is in ``leaf.py``; here is what happens to the tre
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -72,6 +73,9 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
       in_runs: keep the slots of small parameters joined; see :func:`bucketed`.
     """
 
+    one_step = functools.partial(rows_step if rule.sparse else dense_step, rule)
+    traced_once = jax.jit(one_step)
+
     def init(params: optax.Params) -> OptimizerState:
         leaves = flatten(params)
         for path, leaf in leaves.present():
@@ -124,8 +128,9 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
             h, expected = shared[key]
             step = optax.safe_increment(old.pop("step")) if "step" in old else count
             check_slots(run.path, old, expected)
-            kernel = rows_step if rule.sparse else dense_step
-            change, new = kernel(rule, run.join(gradients), param, old, h, step)
+            # In a program, parameters alike are traced once; eagerly, nothing is worth compiling.
+            kernel = traced_once if isinstance(param, jax.core.Tracer) else one_step
+            change, new = kernel(run.join(gradients), param, old, h, step)
             slots.write(run, new | ({"step": step} if "step" in state.slots else {}))
             for i, part in zip(run.members, run.split(change), strict=True):
                 changes[i] = part
