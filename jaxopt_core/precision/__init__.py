@@ -1,0 +1,3 @@
+"""Mixed precision: which arithmetic runs in which floating-point type."""
+
+__all__: list[str] = []
