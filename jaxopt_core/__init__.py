@@ -2,6 +2,7 @@
 
 from jaxopt_core.access import read_hyperparams, set_hyperparams
 from jaxopt_core.cpu import setup_cpu
+from jaxopt_core.describe import describe
 from jaxopt_core.groups import by_path
 from jaxopt_core.leafwise import OptimizerState, apply_updates, bucketed, count_per_parameter
 from jaxopt_core.optimizers import (
@@ -36,6 +37,7 @@ __all__ = [
     "bucketed",
     "by_path",
     "count_per_parameter",
+    "describe",
     "lbfgs",
     "muon",
     "nadam",

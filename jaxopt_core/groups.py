@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from jaxopt_core.tree import flatten, is_absent
 
 __all__ = ["ByPath", "by_path"]
 
@@ -28,6 +30,36 @@ class ByPath:
     def match(self, path: str) -> str:
         """Names the first pattern found in ``path``, or ``"default"``."""
         return next((p for p, _ in self.patterns if re.search(p, path)), "default")
+
+    def tree(self, params: Any) -> Any:
+        """The value of every parameter, in the tree of the parameters.
+
+        A label for each is what ``optax.partition`` asks for, a flag what ``optax.masked`` does; both take
+        this method itself in place of its result.
+
+        Raises:
+          ValueError: a pattern matches no parameter.
+
+        Example:
+          >>> import jax.numpy as jnp, jaxopt_core as jo
+          >>> labels = jo.by_path({"^backbone": "frozen"}, default="trained").tree
+          >>> labels({"backbone": {"kernel": jnp.ones(2)}, "head": jnp.ones(2)})
+          {'backbone': {'kernel': 'frozen'}, 'head': 'trained'}
+        """
+        leaves = flatten(params)
+        self.check("by_path(...).tree", leaves.paths)
+        choices = self.choices()
+        values = zip(leaves.paths, leaves.values, strict=True)
+        return leaves.unflatten([v if is_absent(v) else choices[self.match(path)] for path, v in values])
+
+    def check(self, name: str, paths: Sequence[str]) -> None:
+        """Raises a ValueError if a pattern of the argument ``name`` matches none of the paths."""
+        for pattern, _ in self.patterns:
+            if not any(re.search(pattern, path) for path in paths):
+                shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
+                raise ValueError(
+                    f"by_path pattern {pattern!r} of {name} matches no parameter. The paths are: {shown}."
+                )
 
 
 def by_path(patterns: Mapping[str, Any], *, default: Any) -> ByPath:

@@ -13,7 +13,6 @@ Every argument of every optimizer is one of
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -214,12 +213,8 @@ def _check_patterns(name: str, value: Any, paths: Sequence[str]) -> None:
         for each in value:
             _check_patterns(name, each, paths)
     elif isinstance(value, ByPath):
-        for pattern, each in value.patterns:
-            if not any(re.search(pattern, path) for path in paths):
-                shown = ", ".join(paths[:8]) + (", ..." if len(paths) > 8 else "")
-                raise ValueError(
-                    f"by_path pattern {pattern!r} of {name} matches no parameter. The paths are: {shown}."
-                )
+        value.check(name, paths)
+        for _, each in value.patterns:
             _check_patterns(name, each, paths)
 
 

@@ -25,6 +25,7 @@ from jax.experimental import sparse
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxopt_core.checks import check_gradients, check_parameter, check_slots
+from jaxopt_core.describe import note
 from jaxopt_core.hyperparams import Hyperparams, Values
 from jaxopt_core.leaf import compute_dtype, dense_step, rows_step
 from jaxopt_core.rule import Rule
@@ -72,12 +73,12 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
       hyperparams: its arguments.
       in_runs: keep the slots of small parameters joined; see :func:`bucketed`.
     """
-
     one_step = functools.partial(rows_step if rule.sparse else dense_step, rule)
     traced_once = jax.jit(one_step)
 
     def init(params: optax.Params) -> OptimizerState:
         leaves = flatten(params)
+        note(rule.name, hyperparams, leaves)
         for path, leaf in leaves.present():
             check_parameter(rule, path, leaf)
         wide = any(compute_dtype(leaf.dtype) == np.float64 for _, leaf in leaves.present())

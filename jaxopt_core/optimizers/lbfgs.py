@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxopt_core.checks import require_non_negative
+from jaxopt_core.describe import note
 from jaxopt_core.groups import ByPath
 from jaxopt_core.hyperparams import Hyperparams
 from jaxopt_core.optimizers._flat import Flat
 from jaxopt_core.optimizers._lbfgs_iterations import LBFGSState, Limits, empty_state, minimize
+from jaxopt_core.tree import flatten
 
 __all__ = ["LBFGSState", "lbfgs"]
 
@@ -131,6 +133,7 @@ def lbfgs(
     hyperparams = Hyperparams(lr=lr, tolerance_grad=tolerance_grad, tolerance_change=tolerance_change)
 
     def init(params: optax.Params) -> LBFGSState:
+        note("LBFGS", hyperparams, flatten(params))
         flat = Flat(params)
         return empty_state(flat, history_size, hyperparams.init([], flat.dtype))
 
