@@ -6,7 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench clean
+.PHONY: help train test lint docs bench clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,12 +26,18 @@ lint: .venv-lint/installed  ## ruff, and mypy over the installed package
 	.venv-lint/bin/python -m pip install --quiet --no-deps --force-reinstall .
 	cd .venv-lint && bin/mypy --config-file ../pyproject.toml -p jaxopt_core
 
+# Pages of names that are gone would be warnings.
+docs: .venv-docs/installed  ## build the documentation into docs/_build/html; a warning is an error
+	rm -rf docs/_generated
+	.venv-docs/bin/sphinx-build -W --keep-going -q docs docs/_build/html $(ARGS)
+	@echo "open docs/_build/html/index.html"
+
 bench: .venv-test/installed  ## compare the optimizers' speed with PyTorch's and Optax's
 	.venv-test/bin/python -m benchmarks.optimizer_step $(ARGS)
 
 clean:  ## remove the virtual environments and everything that was built
-	rm -rf .venv-train .venv-test .venv-lint build dist runs *.egg-info
-	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv-train .venv-test .venv-lint .venv-docs build dist runs *.egg-info
+	rm -rf docs/_build docs/_generated .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .venv-train/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-train
@@ -41,6 +47,11 @@ clean:  ## remove the virtual environments and everything that was built
 .venv-test/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/python -m pip install --editable '.[test]'
+	touch $@
+
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --editable '.[docs]'
 	touch $@
 
 .venv-lint/installed: pyproject.toml
