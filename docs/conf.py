@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import sys
 from typing import Any
 
 import jaxopt_core
@@ -36,13 +37,6 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!jaxopt_core)\w+\..*"),
     ("py:class", "NamedTuple"),
     ("py:attr", ".*"),  # fields are described in the docstring of their class, and are no targets
-]
-# What docstrings name and no package exports.
-nitpick_ignore = [
-    ("py:class", "Description"),
-    ("py:class", "LBFGSState"),
-    ("py:class", "jaxopt_core.models.pure.Apply"),
-    ("py:exc", "MissingExtraError"),
 ]
 
 templates_path = ["_templates"]
@@ -86,6 +80,20 @@ def _skip_tuple_fields(app: Any, what: str, name: str, obj: Any, skip: bool, opt
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def _find_bare_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Finds what a docstring names without its package, wherever that is documented.
+
+    A name that exists in this package and is not public stays plain text; any other is left to be a warning.
+    """
+    target, python = node["reftarget"], env.get_domain("py")
+    if found := [name for name in python.objects if name.endswith(f".{target}")]:
+        place = min(found, key=len)
+        return python.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], place, node, contnode)
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "jaxopt_core"]
+    return contnode if any(hasattr(module, target) for module in modules) else None
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.connect("missing-reference", _find_bare_name)
     app.connect("autodoc-skip-member", _skip_tuple_fields)
