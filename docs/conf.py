@@ -71,7 +71,13 @@ def by_module(package: str) -> dict[str, tuple[str, list[str]]]:
 PACKAGES = ["jaxopt_core"] + [
     f"jaxopt_core.{module.name}" for module in pkgutil.iter_modules(jaxopt_core.__path__) if module.ispkg
 ]
-autosummary_context = {"packages": {package: by_module(package) for package in PACKAGES}}
+autosummary_context = {
+    "packages": {package: by_module(package) for package in PACKAGES},
+    # A package of which everything is imported from the top has no page of its own.
+    "with_page": [
+        p for p in PACKAGES if not set(importlib.import_module(p).__all__) <= set(jaxopt_core.__all__)
+    ],
+}
 
 
 def _skip_tuple_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
