@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxopt_core.models.norms import widened
+
 __all__ = ["BatchNorm", "BatchNorm1d", "BatchNorm2d", "convert_sync_batchnorm"]
 
 Model = TypeVar("Model", bound=nnx.Module)
@@ -88,7 +90,7 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises ``(N, ..., num_features)``; ``train()`` and ``eval()`` choose the statistics."""
         self._check(x)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = widened(x)
         if self.use_running_average and self.mean is not None:
             mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
         else:

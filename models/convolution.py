@@ -142,7 +142,9 @@ def avg_pool2d(x: jax.Array, kernel_size: Size, stride: Size | None = None, padd
     """
     window, pairs = _sizes(kernel_size, 2), _pairs(padding, 2)
     _check_pool_padding(window, pairs)
-    return nnx.avg_pool(x, window, window if stride is None else _sizes(stride, 2), pairs)
+    strides = window if stride is None else _sizes(stride, 2)
+    # nnx.avg_pool divides by an integer, which strict promotion of dtypes refuses.
+    return nnx.pool(x, 0.0, jax.lax.add, window, strides, pairs) / math.prod(window)
 
 
 def _sizes(size: Size, rank: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxopt_core.models.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d, convert_sync_batchnorm
 from jaxopt_core.models.convolution import Conv1d, Conv2d, avg_pool2d, max_pool2d
 from jaxopt_core.models.initializers import Initializer, normal, torch_default
+from jaxopt_core.models.norms import GroupNorm, LayerNorm
 
 __all__ = [
     "BatchNorm",
@@ -152,91 +153,3 @@ class Dropout(nnx.Dropout):
         if not 0 <= p <= 1:
             raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
         super().__init__(p, rngs=rngs)
-
-
-class LayerNorm(nnx.LayerNorm):
-    """Normalises the last axis, as ``torch.nn.LayerNorm`` with one axis.
-
-    Args:
-        normalized_shape: length of the last axis.
-        eps: added to the variance. Default 1e-5; Flax's is 1e-6.
-        elementwise_affine: learn ``scale`` and, with ``bias``, ``bias``. Default True.
-        bias: see ``elementwise_affine``. Default True.
-        dtype: of the result. Default: of input and parameters together.
-        param_dtype: of the parameters. Default float32.
-        rngs: as every layer takes it; the parameters start at one and zero.
-
-    Example:
-        >>> print(LayerNorm(2, rngs=nnx.Rngs(0))(jnp.array([1.0, 3.0])).round(4))
-        [-1.  1.]
-    """
-
-    def __init__(
-        self,
-        normalized_shape: int,
-        eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
-        *,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
-        super().__init__(
-            normalized_shape,
-            epsilon=eps,
-            use_scale=elementwise_affine,
-            use_bias=elementwise_affine and bias,
-            use_fast_variance=False,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-
-
-class GroupNorm(nnx.GroupNorm):
-    """Normalises groups of channels, as ``torch.nn.GroupNorm``.
-
-    Args:
-        num_groups: groups, each of ``num_channels / num_groups`` neighbouring channels.
-        num_channels: length of the last axis.
-        eps: added to the variance. Default 1e-5; Flax's is 1e-6.
-        affine: learn ``scale`` and ``bias``. Default True.
-        dtype: of the result. Default: of input and parameters together.
-        param_dtype: of the parameters. Default float32.
-        rngs: as every layer takes it; the parameters start at one and zero.
-
-    Raises:
-        ValueError: ``num_groups`` does not divide ``num_channels``.
-
-    Example:
-        >>> GroupNorm(2, 4, rngs=nnx.Rngs(0))(jnp.ones((1, 3, 3, 4))).shape
-        (1, 3, 3, 4)
-    """
-
-    def __init__(
-        self,
-        num_groups: int,
-        num_channels: int,
-        eps: float = 1e-5,
-        affine: bool = True,
-        *,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
-        if num_groups < 1 or num_channels % num_groups:
-            raise ValueError(
-                f"num_channels must be divisible by num_groups, found {num_channels} and {num_groups}"
-            )
-        super().__init__(
-            num_channels,
-            num_groups,
-            epsilon=eps,
-            use_bias=affine,
-            use_scale=affine,
-            use_fast_variance=False,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )

@@ -1,22 +1,14 @@
 """A multilayer perceptron that starts where PyTorch's would."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-_torch_kernel_init = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def _torch_bias_init(fan_in: int) -> Callable[..., jax.Array]:
-    bound = 1 / math.sqrt(fan_in)
-
-    def init(key: jax.Array, shape: Sequence[int], dtype: jax.typing.DTypeLike) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
-
-    return init
+from jaxopt_core.models.layers import Linear
 
 
 class MLP(nnx.Module):
@@ -31,12 +23,12 @@ class MLP(nnx.Module):
             integers. ``(784, 128, 10)`` for MNIST.
         rngs: where the initial values come from, for example ``nnx.Rngs(0)``.
         activation: applied elementwise after every layer but the last. Default ReLU.
+        param_dtype: of the parameters. Default float32.
 
     Raises:
         ValueError: fewer than two widths, or one that is not positive.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> model = MLP((64, 128, 10), rngs=nnx.Rngs(0))
         >>> model(jnp.zeros((5, 64))).shape
         (5, 10)
@@ -48,18 +40,13 @@ class MLP(nnx.Module):
         *,
         rngs: nnx.Rngs,
         activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+        param_dtype: Any = jnp.float32,
     ) -> None:
         if len(widths) < 2 or min(widths) < 1:
             raise ValueError(f"widths: expected two or more positive integers, found {widths}")
         self.activation = activation
         self.layers = nnx.List(
-            nnx.Linear(
-                fan_in,
-                fan_out,
-                kernel_init=_torch_kernel_init,
-                bias_init=_torch_bias_init(fan_in),
-                rngs=rngs,
-            )
+            Linear(fan_in, fan_out, param_dtype=param_dtype, rngs=rngs)
             for fan_in, fan_out in itertools.pairwise(widths)
         )
 

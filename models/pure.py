@@ -1,15 +1,19 @@
 """From a Flax NNX module to the pure triple that training uses."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 
 class Apply(Protocol):
-    """A model as a function of its parameters: ``apply(params, rest, *inputs, train=...)``."""
+    """A model as a function of its parameters: ``apply(params, rest, *inputs, train=..., rngs=None)``."""
 
-    def __call__(self, params: Any, rest: Any, *inputs: Any, train: bool) -> tuple[jax.Array, Any]:
+    def __call__(
+        self, params: Any, rest: Any, *inputs: Any, train: bool, rngs: Any = None
+    ) -> tuple[Any, Any]:
         """Returns the model's output and the new ``rest``."""
 
 
@@ -17,7 +21,10 @@ class PureModel(NamedTuple):
     """A model taken apart.
 
     Attributes:
-        apply: the pure function; ``train`` (a Python bool) selects dropout and batch statistics.
+        apply: the pure function; ``train`` (a Python bool) selects dropout and batch statistics. ``rngs``
+            (a key, or stream name -> key) is the randomness of this call alone: given the same key it drops
+            the same elements, and the random streams in ``rest`` stay where they are. Without it they are
+            used, and move on.
         params: pytree of the trainable arrays (``nnx.Param``), for the optimizer.
         rest: pytree of everything else that changes: running statistics, random streams.
     """
@@ -42,7 +49,6 @@ def pure(model: nnx.Module) -> PureModel:
         The triple; ``apply`` is closed over the module's structure only.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> from jaxopt_core.models import MLP
         >>> apply, params, rest = pure(MLP((4, 8, 3), rngs=nnx.Rngs(0)))
         >>> logits, rest = jax.jit(apply, static_argnames="train")(
@@ -54,13 +60,38 @@ def pure(model: nnx.Module) -> PureModel:
     graph, *states = nnx.split(model, nnx.Param, ...)
     params, rest = map(nnx.as_pure, states)
 
-    def apply(params: Any, rest: Any, *inputs: Any, train: bool) -> tuple[jax.Array, Any]:
+    def apply(params: Any, rest: Any, *inputs: Any, train: bool, rngs: Any = None) -> tuple[Any, Any]:
         merged = nnx.merge(graph, params, rest)
         if train:
             merged.train()
         else:
             merged.eval()
-        output = merged(*inputs)
+        if rngs is None:
+            output = merged(*inputs)
+        else:
+            streams = nnx.as_pure(nnx.state(merged, nnx.RngState))
+            _reseed(merged, rngs)
+            output = merged(*inputs)
+            nnx.update(merged, streams)
         return output, nnx.as_pure(nnx.state(merged, nnx.Not(nnx.Param)))
 
     return PureModel(apply, params, rest)
+
+
+def _reseed(model: nnx.Module, rngs: jax.Array | Mapping[str, jax.Array]) -> None:
+    """Starts every random stream anew, each from a key of its own."""
+    streams = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.RngStream)]
+    if isinstance(rngs, Mapping):
+        unknown = set(rngs) - {stream.tag for stream in streams}
+        if unknown:
+            raise ValueError(
+                f"rngs: the model has no random stream called {', '.join(sorted(unknown))}; it has "
+                f"{sorted({stream.tag for stream in streams})}"
+            )
+        streams = [stream for stream in streams if stream.tag in rngs]
+    for i, stream in enumerate(streams):
+        key = rngs[stream.tag] if isinstance(rngs, Mapping) else rngs
+        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            key = jax.random.wrap_key_data(key)
+        stream.key[...] = jax.random.fold_in(key, i)
+        stream.count[...] = jnp.zeros_like(stream.count[...])
