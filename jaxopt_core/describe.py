@@ -16,7 +16,7 @@ from jaxopt_core.groups import ByPath
 from jaxopt_core.hyperparams import Hyperparams
 from jaxopt_core.tree import Leaves, flatten
 
-__all__ = ["Description", "Group", "describe", "note"]
+__all__ = ["Description", "Group", "describe", "listening", "note"]
 
 _notes: ContextVar[list[tuple[str, Hyperparams, Leaves]] | None] = ContextVar("describe", default=None)
 
@@ -28,7 +28,8 @@ def note(optimizer: str, hyperparams: Hyperparams, leaves: Leaves) -> None:
 
 
 @contextlib.contextmanager
-def _listening() -> Iterator[list[tuple[str, Hyperparams, Leaves]]]:
+def listening() -> Iterator[list[tuple[str, Hyperparams, Leaves]]]:
+    """Collects what the optimizers note whose ``init`` runs inside."""
     notes: list[tuple[str, Hyperparams, Leaves]] = []
     token = _notes.set(notes)
     try:
@@ -98,7 +99,7 @@ def describe(tx: optax.GradientTransformation, params: optax.Params) -> Descript
                    0        1         3  dense/bias
                 0.01        1         6  dense/kernel
     """
-    with _listening() as notes:
+    with listening() as notes:
         jax.eval_shape(tx.init, params)
     groups: dict[Any, Group] = {}
     updated = set()

@@ -130,7 +130,17 @@ def lbfgs(
         raise ValueError(
             f"only 'strong_wolfe' is supported as line_search_fn, or None; got {line_search_fn!r}"
         )
-    hyperparams = Hyperparams(lr=lr, tolerance_grad=tolerance_grad, tolerance_change=tolerance_change)
+    hyperparams = Hyperparams(
+        lr=lr,
+        tolerance_grad=tolerance_grad,
+        tolerance_change=tolerance_change,
+        structure={
+            "max_iter": max_iter,
+            "max_eval": max_eval,
+            "history_size": history_size,
+            "line_search_fn": line_search_fn,
+        },
+    )
 
     def init(params: optax.Params) -> LBFGSState:
         note("LBFGS", hyperparams, flatten(params))
