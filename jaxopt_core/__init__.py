@@ -1,5 +1,6 @@
 """PyTorch's optimisation stack in JAX: the same numbers, as pure gradient transformations."""
 
+from jaxopt_core import schedulers
 from jaxopt_core.access import read_hyperparams, set_hyperparams
 from jaxopt_core.cpu import setup_cpu
 from jaxopt_core.describe import describe
@@ -23,6 +24,7 @@ from jaxopt_core.optimizers import (
     sparse_adam,
     sparse_rows,
 )
+from jaxopt_core.schedulers import step_schedules
 
 __all__ = [
     "OptimizerState",
@@ -45,9 +47,11 @@ __all__ = [
     "read_hyperparams",
     "rmsprop",
     "rprop",
+    "schedulers",
     "set_hyperparams",
     "setup_cpu",
     "sgd",
     "sparse_adam",
     "sparse_rows",
+    "step_schedules",
 ]

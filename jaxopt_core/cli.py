@@ -1,4 +1,4 @@
-"""The command line: ``jaxopt-core train``."""
+"""The command line: ``jaxopt-core train`` and ``jaxopt-core plot-schedule``."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import dataclasses
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import jax
-import jax.numpy as jnp
-
 import jaxopt_core as jo
+from jaxopt_core import schedulers
 from jaxopt_core.data import DataFileError, Dataset, load_digits, load_mnist
 from jaxopt_core.extras import MissingExtraError, needs_extra
+from jaxopt_core.schedulers.expression import parse
 from jaxopt_core.training import (
     Run,
     count_steps,
@@ -77,6 +76,28 @@ class Train:
     """Folder for the results; it is made if it is missing."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PlotSchedule:
+    """Draw learning-rate schedules, and the momentum where it cycles, over the steps.
+
+    For example: jaxopt-core plot-schedule --schedules "one_cycle_lr(0.1, total_steps=100)"
+    "sequential_lr([warmup(0.1, 10), cosine_annealing_lr(0.1, 90)], [10])" --out schedules.png
+    """
+
+    schedules: tuple[str, ...]
+    """One or more calls of the schedulers in jaxopt_core.schedulers, with PyTorch's arguments, the base
+    rate first."""
+
+    steps: int = 100
+    """How many steps to draw."""
+
+    log: bool = False
+    """Draw the rate on a logarithmic axis."""
+
+    out: Path = Path("schedules.png")
+    """The file to write; it is replaced if it is there."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
@@ -94,12 +115,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with needs_extra("train"):
             import tyro
         command = tyro.extras.subcommand_cli_from_dict(
-            {"train": Train},
+            {"train": Train, "plot-schedule": PlotSchedule},
             prog="jaxopt-core",
             description="PyTorch's optimizers in JAX.",
             args=argv,
         )
-        train(command)
+        if isinstance(command, PlotSchedule):
+            plot_schedule(command)
+        else:
+            train(command)
     except (UsageError, MissingExtraError) as error:
         return _fail(str(error), 2)
     except FloatingPointError as error:
@@ -128,7 +152,8 @@ def train(options: Train) -> Run:
     _make_folder(options.out)
 
     widths = (data.features, *options.hidden, data.classes)
-    lr = _half_cosine(options.lr, updates) if options.schedule == "cosine" else options.lr
+    cosine = schedulers.cosine_annealing_lr(options.lr, updates)
+    lr = cosine if options.schedule == "cosine" else options.lr
     task = f"{data.name}, MLP {'-'.join(map(str, widths))}"
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"{task}: {len(data.train.labels)} training images, {len(data.test.labels)} test images")
@@ -145,6 +170,36 @@ def train(options: Train) -> Run:
     console.print(f"test accuracy {run.epochs[-1].test_accuracy:.4f}", style="bold")
     _write(options.out, run, task, console)
     return run
+
+
+def plot_schedule(options: PlotSchedule) -> None:
+    """Draws what the options say.
+
+    Raises:
+        UsageError: a schedule, the number of steps or the file cannot be used.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not options.schedules:
+        raise UsageError("--schedules: expected at least one, such as 'step_lr(0.1, 30)', found none")
+    # A million points are more than a picture shows.
+    if not 1 <= options.steps <= 1_000_000:
+        raise UsageError(f"--steps: expected 1 to 1000000, found {options.steps}")
+    drawn = {text: _schedule(text, options.steps) for text in options.schedules}
+    try:
+        schedulers.plot(drawn, options.steps, options.out, log=options.log)
+    except OSError as error:
+        raise UsageError(f"--out: could not write {options.out} ({error.strerror})") from error
+    sys.stdout.write(f"wrote {options.out}\n")
+
+
+def _schedule(text: str, steps: int) -> object:
+    """The schedule of a text, tried out over all steps so that an error names the text."""
+    try:
+        schedule = parse(text)
+        schedulers.evaluate(schedule.lr if isinstance(schedule, schedulers.Cycle) else schedule, steps)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"--schedules: {text!r}: {error}") from error
+    return schedule
 
 
 def _fail(message: str, status: int) -> int:
@@ -179,11 +234,6 @@ def _count_steps(data: Dataset, batch_size: int) -> int:
         return count_steps(data.train, batch_size)
     except ValueError as error:
         raise UsageError(f"--batch-size: {error}") from error
-
-
-def _half_cosine(lr: float, updates: int) -> Callable[[jax.Array], jax.Array]:
-    # cos(x/2)**2 is (1 + cos(x))/2 without the cancellation at the end.
-    return lambda count: lr * jnp.cos(math.pi / 2 / updates * count.astype(jnp.float32)) ** 2
 
 
 def _make_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import unittest.mock
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,10 @@ __all__ = [
     "lbfgs_trajectory",
     "run",
     "run_recipe",
+    "run_scheduler",
+    "run_scheduler_beside_optimizer",
+    "scheduler_error",
+    "scheduler_signature",
     "signature",
 ]
 
@@ -281,3 +286,99 @@ def _lbfgs_state(opt: torch.optim.Optimizer) -> dict[str, Any]:
         elif value is not None:
             state[name] = _numpy(value) if isinstance(value, torch.Tensor) else value
     return state
+
+
+def run_scheduler(
+    spec: tuple[str, Mapping[str, Any]],
+    steps: int,
+    lr: float,
+    *,
+    optimizer: str = "SGD",
+    metrics: Sequence[float] | None = None,
+    epochs: Sequence[float] | None = None,
+) -> dict[str, np.ndarray]:
+    """Runs a PyTorch scheduler by its ordinary steps.
+
+    Args:
+      spec: class name in ``torch.optim.lr_scheduler`` (or ``SWALR``), and its arguments without the
+        optimizer; ``schedulers`` among them is a list of such pairs.
+      steps: number of values wanted; ``scheduler.step()`` is called once fewer.
+      lr: the optimizer's rate.
+      optimizer: class name in ``torch.optim``.
+      metrics: what ``step`` is called with, for ``ReduceLROnPlateau``.
+      epochs: what ``step`` is called with instead, from the second value on.
+
+    Returns:
+      ``"lr"`` and, where the optimizer has one, ``"momentum"``, each an array of ``steps``.
+    """
+    param = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    extra = {"momentum": 0.5} if optimizer == "SGD" else {}
+    opt = getattr(torch.optim, optimizer)([param], lr=lr, **extra)
+    with warnings.catch_warnings():
+        # Some compositions step their schedulers before the optimizer, and are warned of it.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+        scheduler = _scheduler(spec, opt)
+    opt.step()
+    history = [_rate_and_momentum(opt)]
+    for t in range(steps - 1):
+        handed = metrics if metrics is not None else epochs
+        scheduler.step(*([] if handed is None else [handed[t]]))
+        history.append(_rate_and_momentum(opt))
+    return {name: np.array([each[name] for each in history]) for name in history[0]}
+
+
+def run_scheduler_beside_optimizer(
+    spec: tuple[str, Mapping[str, Any]],
+    optimizer: str,
+    arguments: Mapping[str, Any],
+    param: np.ndarray,
+    grads: Sequence[np.ndarray],
+    metrics: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Parameters after each step of an optimizer that a scheduler is stepped after, ``(steps, ...)``."""
+    tensor = _tensor(param).requires_grad_()
+    opt = getattr(torch.optim, optimizer)([tensor], **arguments)
+    scheduler = _scheduler(spec, opt)
+    history = []
+    for t, grad in enumerate(grads):
+        tensor.grad = _tensor(grad)
+        opt.step()
+        scheduler.step(*([] if metrics is None else [metrics[t]]))
+        history.append(_numpy(tensor.detach()))
+    return np.stack(history)
+
+
+def scheduler_signature(name: str) -> dict[str, Any]:
+    """Argument name -> default, in order, of a PyTorch scheduler."""
+    return {p.name: p.default for p in inspect.signature(_scheduler_class(name)).parameters.values()}
+
+
+def scheduler_error(
+    spec: tuple[str, Mapping[str, Any]], lr: float = 0.5, steps: int = 1
+) -> tuple[type[Exception], str] | None:
+    """What PyTorch raises for these arguments, at construction or in the first steps; or ``None``."""
+    try:
+        run_scheduler(spec, steps, lr)
+    except Exception as error:  # noqa: BLE001, whatever PyTorch raises is the answer
+        return type(error), str(error)
+    return None
+
+
+def _scheduler(spec: Any, opt: torch.optim.Optimizer) -> Any:
+    name, arguments = spec
+    if "schedulers" not in arguments:
+        return _scheduler_class(name)(opt, **arguments)
+    children = [_scheduler(child, opt) for child in arguments["schedulers"]]
+    if name == "ChainedScheduler":
+        return torch.optim.lr_scheduler.ChainedScheduler(children, opt)
+    return torch.optim.lr_scheduler.SequentialLR(opt, children, arguments["milestones"])
+
+
+def _scheduler_class(name: str) -> Any:
+    return getattr(torch.optim.swa_utils if name == "SWALR" else torch.optim.lr_scheduler, name)
+
+
+def _rate_and_momentum(opt: torch.optim.Optimizer) -> dict[str, float]:
+    group = opt.param_groups[0]
+    momentum = group["betas"][0] if "betas" in group else group.get("momentum")
+    return {"lr": float(group["lr"])} | ({} if momentum is None else {"momentum": float(momentum)})

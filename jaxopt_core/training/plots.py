@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxopt_core.extras import needs_extra
+from jaxopt_core.figures import COLORS, STYLE
 from jaxopt_core.training.metrics import EpochMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TRAIN, _TEST, _INK, _GRID = "#3b6fb6", "#d1495b", "#333333", "#e4e4e4"
-_STYLE: Any = {
-    "axes.edgecolor": "#999999",
-    "axes.grid": True,
-    "axes.labelcolor": _INK,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "font.size": 10,
-    "grid.color": _GRID,
-    "legend.frameon": False,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-}
+_TRAIN, _TEST = COLORS[:2]
 
 
 def plot_curves(
@@ -57,7 +42,7 @@ def plot_curves(
         from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     # Figure instead of pyplot: no global state, and no display is looked for.
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=13)
         loss_axes, accuracy_axes = figure.subplots(1, 2)
