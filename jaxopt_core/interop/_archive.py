@@ -48,7 +48,7 @@ class Archive:
                 entries = archive.infolist()
         except _BROKEN as error:
             raise Fault(
-                f"it begins as a zip file, but its table of contents is cut off or broken ({error})"
+                f"it is cut off or damaged: its table of contents, at its end, is not sound ({error})"
             ) from None
         self._entries: dict[str, zipfile.ZipInfo] = {}
         for entry in entries:

@@ -11,12 +11,23 @@ def explain(name: str) -> tuple[str, str] | None:
     plain = name.removeprefix("torch.")
     if plain in FOREIGN:
         return f"numpy has no such dtype as {name}", f"There, {FOREIGN[plain]}"
+    if name.startswith(_CODE):
+        return "it runs code", (
+            "Checkpoints have no use for it: the file is made to attack, or broken. Do not load it with "
+            "anything that runs pickles, torch.load(weights_only=False) least of all"
+        )
     for prefix, what, remedy in _REFUSALS:
         if name.startswith(prefix):
             return what, remedy
     return None
 
 
+# What attackers call, and checkpoints never hold.
+_CODE = (
+    *("posix.", "nt.", "os.", "subprocess.", "sys.", "shutil.", "socket.", "pty."),
+    *("runpy.", "importlib.", "ctypes."),
+    *(f"builtins.{name}" for name in ("eval", "exec", "compile", "open", "getattr", "setattr", "__import__")),
+)
 _REFUSALS = [
     ("torch._utils._rebuild_sparse", "it makes a sparse tensor", "Save tensor.to_dense() in PyTorch"),
     ("torch.serialization._get_layout", "it makes a sparse tensor", "Save tensor.to_dense() in PyTorch"),

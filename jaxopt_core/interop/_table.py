@@ -18,7 +18,9 @@ def build_table(storages: Storages, budget: Budget) -> dict[str, Any]:
     """Every name that is known: values, and functions that take and return plain values only."""
     table: dict[str, Any] = {f"torch.{name}": dtype for name, dtype in DTYPES.items()}
     table |= {f"torch.{name}": StorageType(dtype) for name, dtype in STORAGES.items()}
-    table |= dict.fromkeys(("torch.storage.UntypedStorage", "torch.UntypedStorage"), StorageType(None))
+    table |= dict.fromkeys(
+        ("torch.storage.UntypedStorage", "torch.storage._UntypedStorage"), StorageType(None)
+    )
     table |= dict.fromkeys(
         ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"), TensorType
     )

@@ -96,4 +96,7 @@ def calls(storages: Storages, budget: Budget) -> dict[str, Call]:
         "torch._utils._rebuild_device_tensor_from_cpu_tensor": moved,
         "torch._utils._rebuild_device_tensor_from_numpy": moved,
     }
-    return known | {"torch._tensor._rebuild_from_type_v2": subclass}
+    # The module's name changed in PyTorch 1.9.
+    return known | dict.fromkeys(
+        (f"torch.{m}._rebuild_from_type_v2" for m in ("_tensor", "tensor")), subclass
+    )

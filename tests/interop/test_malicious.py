@@ -74,6 +74,13 @@ def test_code_is_named_and_does_not_run(make, name, protocol, refusal, tmp_path)
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", ["posix.system", "os.system", "builtins.eval", "subprocess.Popen"])
+def test_nobody_is_told_to_run_an_attack(name, refusal):
+    message = refusal(archive(program(call(name, text("true")))))
+    assert "Do not load it" in message
+    assert "If you trust" not in message
+
+
 def test_these_pickles_would_run(tmp_path):
     # Without this, the test above could pass with pickles that do nothing.
     mark = tmp_path / "ran"
