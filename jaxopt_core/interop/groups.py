@@ -12,7 +12,7 @@ from jaxopt_core.interop.rules import Shape
 from jaxopt_core.interop.slots import SCALARS
 from jaxopt_core.tree import Leaves
 
-__all__ = ["Names", "TorchGroup", "owned_names", "read_groups", "require_optimizer"]
+__all__ = ["Names", "TorchGroup", "owned_names", "paths_of", "read_groups", "require_optimizer"]
 
 Names = Sequence[str] | Sequence[Sequence[str]]
 _MOST = 4096  # partial assignments that are followed at a time
@@ -41,9 +41,8 @@ def require_optimizer(state_dict: Any) -> None:
             else repr(state_dict)
         )
         raise TypeError(
-            f"Expected an optimizer's state dict, with 'state' and 'param_groups'; found {keys}. In "
-            f"a training "
-            f"checkpoint the optimizer's is one of the entries."
+            f"Expected an optimizer's state dict, with 'state' and 'param_groups'; found {keys}. In a "
+            "training checkpoint the optimizer's is one of the entries."
         )
 
 
@@ -101,6 +100,11 @@ def read_groups(
     return [TorchGroup(g, tuple(n), i) for g, n, i in zip(groups, known, ids, strict=True)]
 
 
+def paths_of(group: TorchGroup, layout: Layout) -> list[str]:
+    """The leaves of a group's parameters."""
+    return [path for name in group.names for path in layout.paths(name)]
+
+
 def _given(names: Names, lengths: list[int]) -> list[list[str]]:
     flat: list[str] = []
     for each in names:
@@ -132,34 +136,36 @@ def _inferred(
     )
     if layout.order is None:
         raise ValueError(
-            f"Neither the optimizer's state dict nor the layout knows the order of PyTorch's "
-            f"parameters: give "
-            f"the model's state dict to make_layout. {remedy}"
+            "Neither the optimizer's state dict nor the layout knows the order of PyTorch's parameters: "
+            f"give the model's state dict to make_layout. {remedy}"
         )
     count = sum(map(len, ids))
     if count != len(owned):
         raise ValueError(
-            f"PyTorch's optimizer has {count} parameters, and params has {len(owned)}. Put None "
-            f"into params in "
-            f"place of what the optimizer does not train. {remedy}"
+            f"PyTorch's optimizer has {count} parameters, and params has {len(owned)}. Put None into params "
+            f"in place of what the optimizer does not train. {remedy}"
         )
     if len(ids) == 1:
         return [list(owned)]
     shapes = {key: _shape(slots) for key, slots in state_dict["state"].items()}
     groups = state_dict["param_groups"]
 
-    def fits(name: str, group: int, place: int) -> bool:
+    def has_shape(name: str, group: int, place: int) -> bool:
         if place >= len(ids[group]):
             return False
         shape = shapes.get(ids[group][place])
-        return (shape is None or shape == layout.tensors[name]) and agrees(name, groups[group])
+        return shape is None or shape == layout.tensors[name]
+
+    def fits(name: str, group: int, place: int) -> bool:
+        return has_shape(name, group, place) and agrees(name, groups[group])
 
     way = _only_way(owned, len(ids), fits)
+    if way is None:  # hyperparameters that disagree are found, and named, later
+        way = _only_way(owned, len(ids), has_shape)
     if way is None:
         raise ValueError(
             f"PyTorch's optimizer has {len(ids)} parameter groups without names, and shapes and "
-            f"hyperparameters "
-            f"do not tell which parameter is in which. {remedy}"
+            f"hyperparameters do not tell which parameter is in which. {remedy}"
         )
     found: list[list[str]] = [[] for _ in ids]
     for name, group in zip(owned, way, strict=True):

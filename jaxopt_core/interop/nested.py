@@ -43,7 +43,7 @@ def find(tx: optax.GradientTransformation, params: Any) -> Found:
     if len(notes) != 1:
         names = ", ".join(name for name, *_ in notes) or "none"
         raise ValueError(
-            f"Expected a transformation with one optimizer of this package, as a PyTorch optimizer is one; "
+            "Expected a transformation with one optimizer of this package, as a PyTorch optimizer is one; "
             f"found {names}. Where PyTorch has several optimizers too, convert the state of each by itself."
         )
     return Found(*notes[0])

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 
-from jaxopt_core.groups import by_path
-from jaxopt_core.hyperparams import Scheduled
-from jaxopt_core.interop.arrays import as_numpy, in_place_of, is_tensor, number
+from jaxopt_core.interop.arrays import in_place_of
 from jaxopt_core.interop.flat import lbfgs_from_torch, lbfgs_to_torch
-from jaxopt_core.interop.groups import Names, TorchGroup, owned_names, read_groups, require_optimizer
-from jaxopt_core.interop.kinds import FLAGS, KINDS, defaults, kind_named
+from jaxopt_core.interop.groups import (
+    Names,
+    TorchGroup,
+    owned_names,
+    paths_of,
+    read_groups,
+    require_optimizer,
+)
+from jaxopt_core.interop.kinds import FLAGS
 from jaxopt_core.interop.layout import Layout, LayoutError
 from jaxopt_core.interop.nested import Found, find, replaced, state_in
 from jaxopt_core.interop.parameters import known_leaves
-from jaxopt_core.interop.patterns import telling
 from jaxopt_core.interop.slots import NO_STEP, check_axes, slots_from_torch, slots_to_torch
-from jaxopt_core.interop.values import NextValues, agrees, carried, in_group
-from jaxopt_core.leafwise import OptimizerState, count_per_parameter
+from jaxopt_core.interop.steps import step_dtype, steps_of, uncounted, with_steps
+from jaxopt_core.interop.values import NextValues, agrees, carried, from_scheduler, in_group
+from jaxopt_core.leafwise import OptimizerState
 from jaxopt_core.tree import Leaves, flatten, is_absent
 
-__all__ = ["from_torch_optimizer", "optimizer_from_torch", "optimizer_to_torch"]
+__all__ = ["optimizer_from_torch", "optimizer_to_torch"]
 
 
 def optimizer_from_torch(
@@ -35,6 +39,7 @@ def optimizer_from_torch(
     *,
     names: Names | None = None,
     count: int | None = None,
+    scheduler: Mapping[str, Any] | None = None,
 ) -> Any:
     """The state with which ``tx`` goes on where a PyTorch optimizer stopped.
 
@@ -48,8 +53,10 @@ def optimizer_from_torch(
         ``param_names`` in the state dict; else the model's order, in which several groups are told apart by
         shapes and by the fixed hyperparameters of ``tx``, if there is only one way.
       count: steps made so far, which drive the schedules. Default: the largest ``step`` in the state. PyTorch
-        keeps none for SGD, Muon and LBFGS: for these it is 1 (0 without a state) unless it is given, and must
-        be given where a hyperparameter follows a schedule.
+        keeps none for SGD, Muon and LBFGS: for these it is what ``scheduler`` tells, or 1 (0 without a
+        state); where a hyperparameter follows a schedule, one of the two must be given.
+      scheduler: PyTorch's ``scheduler.state_dict()``, if ``lr`` of ``tx`` follows a schedule. It is compared
+        with the schedule, and needed for the memory of one that is no function of the count.
 
     Returns:
       What ``tx.init(params)`` returns, with PyTorch's slots, steps and learning rates. What belongs to other
@@ -93,8 +100,8 @@ def optimizer_from_torch(
     theirs = {n: state_dict["state"].get(i, {}) for group in groups for n, i in zip(*group[1:], strict=True)}
     if found.kind == "LBFGS":
         slots = theirs[groups[0].names[0]]
-        given = count if count is not None else _unless_scheduled(old, int(bool(slots)))
-        hyperparams, problems = carried(found, old.hyperparams, {"": groups[0].values}, given)
+        given = count if count is not None else uncounted(found, old, int(bool(slots)), scheduler)
+        hyperparams, problems = carried(found, old.hyperparams, {"": groups[0].values}, given, scheduler)
         vectors, wrong = lbfgs_from_torch(old, layout, leaves, groups[0].names, slots, given or 0)
         _raise_if(problems + wrong)
         return replaced(opt_state, vectors._replace(hyperparams=hyperparams))
@@ -103,15 +110,15 @@ def optimizer_from_torch(
     if count is None:
         count = max(known, default=0)
         if found.kind in NO_STEP:
-            count = _unless_scheduled(old, int(None in steps.values()))
+            count = uncounted(found, old, int(None in steps.values()), scheduler)
     by_leaf = {path: g.values for g in groups for name in g.names for path in layout.paths(name)}
-    hyperparams, wrong = carried(found, old.hyperparams, by_leaf, count)
+    hyperparams, wrong = carried(found, old.hyperparams, by_leaf, count, scheduler)
     _raise_if(problems + wrong)
     made = {path: max(count or 0, 1) if step is None else step for path, step in steps.items()}
     if found.kind in NO_STEP and set(made.values()) == {0} and not old.slots:
         made = dict.fromkeys(made, count or 0)  # without slots PyTorch keeps nothing
     new = OptimizerState(in_place_of(old.count, np.asarray(count or 0)), hyperparams, slots)
-    return replaced(opt_state, _with_steps(new, leaves, made))
+    return replaced(opt_state, with_steps(new, leaves, made))
 
 
 def optimizer_to_torch(
@@ -175,8 +182,12 @@ def optimizer_to_torch(
         groups = read_groups(like, layout, owned, names)
     else:
         groups = _new_groups(found.kind, layout, owned, names, value_of)
+        groups = [
+            g._replace(values={**g.values, **from_scheduler(found, layout.paths(g.names[0])[0])})
+            for g in groups
+        ]
     for group in groups:
-        paths = _paths(group, layout)
+        paths = paths_of(group, layout)
         differing = [path for path in paths if values.at(path) != values.at(paths[0])]
         problems += [f"{path!r} is in one group with {paths[0]!r} and has other values" for path in differing]
     _raise_if(problems)
@@ -187,8 +198,8 @@ def optimizer_to_torch(
             {first: lbfgs_to_torch(state, layout, leaves, groups[0].names)} if int(state.func_evals) else {}
         )
     else:
-        steps = _steps(state, leaves)
-        dtype = _step_dtype(like)
+        steps = steps_of(state, leaves)
+        dtype = step_dtype(like)
         slots = {name: tree for name, tree in state.slots.items() if name != "step"}
         theirs, problems = slots_to_torch(found, slots, leaves, layout, steps, list(ids), dtype)
         _raise_if(problems)
@@ -196,69 +207,6 @@ def optimizer_to_torch(
         "state": {ids[name]: theirs[name] for name in ids if name in theirs},
         "param_groups": [_group(g, value_of(g.names[0]) if g.names else {}) for g in groups],
     }
-
-
-def from_torch_optimizer(
-    state_dict: Mapping[str, Any],
-    layout: Layout,
-    params: Any,
-    kind: str,
-    *,
-    names: Names | None = None,
-    count: int | None = None,
-    **arguments: Any,
-) -> tuple[Any, Any]:
-    """The whole optimizer, out of a checkpoint alone.
-
-    Args:
-      state_dict: PyTorch's ``optimizer.state_dict()``.
-      layout: of the model.
-      params: as for :func:`optimizer_from_torch`.
-      kind: the class in ``torch.optim``, which the state dict does not say: ``"AdamW"``.
-      names: as for :func:`optimizer_from_torch`.
-      count: as for :func:`optimizer_from_torch`.
-      **arguments: what is to be given to the constructor instead of the checkpoint's value: a schedule.
-
-    Returns:
-      ``tx, opt_state``. A hyperparameter that differs between the groups is a ``by_path``.
-
-    Raises:
-      LayoutError: as :func:`optimizer_from_torch`.
-      ValueError: there is no such optimizer; several groups cannot be told apart.
-
-    Example:
-      >>> import jax.numpy as jnp, numpy as np
-      >>> from jaxopt_core import interop
-      >>> params = {"fc": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}
-      >>> layout = interop.make_layout(params, {"fc.weight": (2, 3), "fc.bias": (2,)})
-      >>> state_dict = {
-      ...     "state": {},
-      ...     "param_groups": [
-      ...         {"lr": 0.1, "weight_decay": 0.1, "params": [0], "param_names": ["fc.weight"]},
-      ...         {"lr": 0.1, "weight_decay": 0.0, "params": [1], "param_names": ["fc.bias"]},
-      ...     ],
-      ... }
-      >>> tx, opt_state = interop.from_torch_optimizer(state_dict, layout, params, kind="AdamW")
-      >>> tx.hyperparams.arguments["weight_decay"]
-      ByPath(patterns=(('(^|/)(bias)$', 0.0),), default=0.1)
-    """
-    require_optimizer(state_dict)
-    kind = kind_named(kind)
-    leaves = flatten(params)
-    problems = known_leaves(leaves, layout)
-    _raise_if(problems)
-    groups = read_groups(state_dict, layout, owned_names(layout, leaves, problems), names)
-    _raise_if(problems)
-    options = {
-        name: _argument([(_paths(group, layout), number(group.values[name])) for group in groups])
-        for name in defaults(kind)
-        if all(name in group.values for group in groups)
-    }
-    if kind in ("Adafactor", "Muon"):
-        options["axes"] = layout.torch_axes(params)
-    tx = KINDS[kind](**options | arguments)
-    order = [list(group.names) for group in groups]
-    return tx, optimizer_from_torch(tx, state_dict, layout, params, names=order, count=count)
 
 
 def _raise_if(problems: list[str]) -> None:
@@ -273,35 +221,6 @@ def _leaves(found: Found, layout: Layout, params: Any) -> tuple[Leaves, list[str
     pairs = zip(found.leaves.paths, found.leaves.values, strict=True)
     leaves = found.leaves._replace(values=[v if is_absent(v) else values[path] for path, v in pairs])
     return leaves, known_leaves(leaves, layout)
-
-
-def _unless_scheduled(state: Any, otherwise: int) -> int | None:
-    nodes = jax.tree.leaves(state.hyperparams, is_leaf=lambda node: isinstance(node, Scheduled))
-    return None if any(isinstance(node, Scheduled) for node in nodes) else otherwise
-
-
-def _with_steps(state: OptimizerState, leaves: Leaves, steps: Mapping[str, int]) -> OptimizerState:
-    if set(steps.values()) <= {int(state.count)}:
-        return state
-    state = count_per_parameter(state, leaves.unflatten(leaves.values))
-    per_leaf = leaves.scatter({"step": state.slots["step"]})
-    for path, mine in zip(leaves.paths, per_leaf, strict=True):
-        if mine:
-            mine["step"] = in_place_of(mine["step"], np.asarray(steps[path]))
-    return state._replace(slots=state.slots | {"step": leaves.gather(per_leaf, "step")})
-
-
-def _steps(state: OptimizerState, leaves: Leaves) -> dict[str, int]:
-    if "step" not in state.slots:
-        return {path: int(state.count) for path, _ in leaves.present()}
-    per_leaf = leaves.scatter({"step": state.slots["step"]})
-    return {path: int(s["step"]) for path, s in zip(leaves.paths, per_leaf, strict=True) if s}
-
-
-def _step_dtype(like: Mapping[str, Any] | None) -> np.dtype[Any]:
-    slots = like["state"].values() if like is not None else ()
-    steps = [as_numpy(each["step"]) for each in slots if is_tensor(each.get("step"))]
-    return steps[0].dtype if steps else np.dtype(np.float32)
 
 
 def _new_groups(
@@ -330,26 +249,3 @@ def _group(group: TorchGroup, values: Mapping[str, Any]) -> dict[str, Any]:
     kept = dict(group.values)
     new = {name: in_group(value, kept[name]) if name in kept else value for name, value in values.items()}
     return kept | new | {"params": list(group.ids)}
-
-
-def _paths(group: TorchGroup, layout: Layout) -> list[str]:
-    return [path for name in group.names for path in layout.paths(name)]
-
-
-def _argument(groups: Sequence[tuple[list[str], Any]]) -> Any:
-    """One value, or a ``by_path`` in which most parameters have the default."""
-    by_value: dict[Any, list[str]] = {}
-    for paths, value in groups:
-        by_value.setdefault(value, []).extend(paths)
-    if len(by_value) == 1:
-        return next(iter(by_value))
-    default = max(by_value, key=lambda value: len(by_value[value]))
-    every = [path for paths in by_value.values() for path in paths]
-    return by_path(
-        {
-            telling(paths, [path for path in every if path not in set(paths)]): value
-            for value, paths in by_value.items()
-            if value != default and paths
-        },
-        default=default,
-    )

@@ -43,16 +43,15 @@ def check_axes(found: Found, leaves: Leaves, layout: Layout) -> list[str]:
         theirs = layout.matrix_axes(path) if rank > 1 else None
         if not whole or (rank > 1 and theirs is None) or (rank < 2 and leaf.ndim > 1):
             problems.append(
-                f"{found.kind} treats {path!r} as a whole, and it is no tensor of PyTorch's with "
-                f"its axes moved"
+                f"{found.kind} treats {path!r} as a whole, and it is no tensor of PyTorch's with its axes "
+                "moved"
             )
         elif theirs is not None:
             argument = found.hyperparams.resolve({}, path, leaf.dtype, leaf.dtype).axes
             if torch_axes(leaf, argument)[-2:] != theirs[-2:]:
                 problems.append(
-                    f"axes of {path!r}: tx has {argument!r}, and by the layout it is {theirs!r}. "
-                    f"Construct tx with "
-                    f"axes=layout.torch_axes()"
+                    f"axes of {path!r}: tx has {argument!r}, and by the layout it is {theirs!r}. Construct "
+                    "tx with axes=layout.torch_axes()"
                 )
     return problems
 
@@ -103,9 +102,8 @@ def slots_from_torch(
                     problems.append(value)
                 elif value.dtype != old.dtype and slot not in SCALARS:
                     problems.append(
-                        f"slot {slot!r} of {path!r} is {old.dtype}, as the parameter is; PyTorch's "
-                        f"is {value.dtype}. "
-                        f"Cast the one or the other first"
+                        f"slot {slot!r} of {path!r} is {old.dtype}, as the parameter is; PyTorch's is "
+                        f"{value.dtype}. Cast the one or the other first"
                     )
                 else:
                     mine[slot] = in_place_of(old, value)
@@ -171,9 +169,8 @@ def _names_differ(found: Found, path: str, mine: set[str], theirs: set[str]) -> 
     has = ", ".join(sorted(more)) or "nothing more"
     lacks = ", ".join(sorted(less)) or "nothing"
     return (
-        f"{path!r}: beyond the slots of tx, which is {found.kind}, the checkpoint has {has}; it "
-        f"lacks {lacks}. "
-        f"It was made by another optimizer, or with other arguments"
+        f"{path!r}: beyond the slots of tx, which is {found.kind}, the checkpoint has {has}; it lacks "
+        f"{lacks}. It was made by another optimizer, or with other arguments"
     )
 
 
@@ -185,8 +182,8 @@ def _slot_leaf(
         first, *others = [np.reshape(value, ()) for value in tensors.values() if value.size == 1]
         if len(others) + 1 < len(tensors) or any(other != first for other in others):
             return (
-                f"slot {slot!r} of {path!r} is one number here; in the checkpoint "
-                f"{list(tensors)} have several"
+                f"slot {slot!r} of {path!r} is one number here; in the checkpoint {list(tensors)} have "
+                "several"
             )
         return first
     full = {}

@@ -16,14 +16,19 @@ from jaxopt_core.hyperparams import Scheduled
 from jaxopt_core.interop.arrays import in_place_of, is_tensor, number
 from jaxopt_core.interop.kinds import defaults
 from jaxopt_core.interop.nested import Found
+from jaxopt_core.interop.scheduler import left_in_group, schedule_state
 
-__all__ = ["NextValues", "agrees", "carried", "in_group", "scheduled_at"]
+__all__ = ["NextValues", "agrees", "carried", "from_scheduler", "in_group", "scheduled_at"]
 
 _MISSING = object()
 
 
 def carried(
-    found: Found, states: Mapping[str, Any], groups: Mapping[str, Mapping[str, Any]], count: int | None
+    found: Found,
+    states: Mapping[str, Any],
+    groups: Mapping[str, Mapping[str, Any]],
+    count: int | None,
+    scheduler: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The state of the hyperparameters, with PyTorch's values.
 
@@ -32,11 +37,12 @@ def carried(
       states: the state of its hyperparameters.
       groups: path -> the ``param_group`` that the parameter is in.
       count: steps made so far, if that is known.
+      scheduler: the state dict of PyTorch's scheduler.
 
     Returns:
       The new state, and what cannot be carried: fixed values that are others than PyTorch's.
     """
-    carrying = _Carrying(found.kind, count)
+    carrying = _Carrying(found.kind, count, scheduler)
     new = dict(states)
     for name, argument in found.hyperparams.arguments.items():
         wanted = {path: _wanted(found.kind, group, name) for path, group in groups.items()}
@@ -77,6 +83,14 @@ class NextValues:
         return self.made[key]
 
 
+def from_scheduler(found: Found, path: str) -> dict[str, Any]:
+    """What PyTorch's scheduler keeps in the ``param_group`` of a parameter."""
+    schedule = found.hyperparams.arguments["lr"]
+    while isinstance(schedule, ByPath):
+        schedule = schedule.choices()[schedule.match(path)]
+    return left_in_group(schedule) if callable(schedule) else {}
+
+
 def in_group(value: Any, like: Any) -> Any:
     """A value as a ``param_group`` holds it: ``like``, if that is the same number, else in its form."""
     if isinstance(like, tuple | list) and isinstance(value, tuple) and len(like) == len(value):
@@ -95,8 +109,8 @@ def scheduled_at(schedule: Any, count: int) -> float:
 
 
 class _Carrying:
-    def __init__(self, kind: str, count: int | None):
-        self.kind, self.count = kind, count
+    def __init__(self, kind: str, count: int | None, scheduler: Mapping[str, Any] | None):
+        self.kind, self.count, self.scheduler = kind, count, scheduler
         self.problems: list[str] = []
 
     def value(self, name: str, argument: Any, state: Any, wanted: Mapping[str, Any]) -> Any:
@@ -145,27 +159,32 @@ class _Carrying:
         if self.count is None:
             self.problems.append(
                 f"{name} follows a schedule, and PyTorch's {self.kind} does not keep the number of steps: "
-                f"give count="
+                "give count="
             )
             return state
-        if isinstance(schedule, optax.schedules.StatefulSchedule):
+        stateful = isinstance(schedule, optax.schedules.StatefulSchedule)
+        memory = state.state
+        if self.scheduler is not None and name == "lr":
+            rate = next(iter(wanted.values()))
+            memory, problems = schedule_state(schedule, self.scheduler, rate, self.count)
+            self.problems += [each for each in problems if each not in self.problems]
+        elif stateful:
             self.problems.append(
-                f"{name} follows a schedule with a memory, which PyTorch keeps in the scheduler's "
-                f"state dict: "
-                f"give scheduler="
+                f"{name} follows a schedule with a memory, which PyTorch keeps in the scheduler's state "
+                "dict: give scheduler="
             )
             return state
-        now = scheduled_at(schedule, self.count)
+        now = float(schedule(memory)) if stateful else scheduled_at(schedule, self.count)
         for value, paths in _by_value(wanted):
             if not math.isclose(now, value, rel_tol=1e-5, abs_tol=1e-12):
                 self.problems.append(
                     f"{name} of {_some(paths)}: the schedule of tx gives {now:.8g} at count {self.count}, "
-                    f"the checkpoint has {value:.8g}. Does the schedule count epochs, or was the "
-                    f"checkpoint written "
-                    f"between optimizer.step() and scheduler.step()?"
+                    f"the checkpoint has {value:.8g}. Does the schedule count epochs, or was the checkpoint "
+                    "written between optimizer.step() and scheduler.step()?"
                 )
-        used = scheduled_at(schedule, max(self.count - 1, 0))
-        return Scheduled(in_place_of(state.value, np.asarray(used)), state.state)
+        used = now if stateful else scheduled_at(schedule, max(self.count - 1, 0))
+        placed = jax.tree.map(in_place_of, state.state, memory)
+        return Scheduled(in_place_of(state.value, np.asarray(used)), placed)
 
 
 def _wanted(kind: str, group: Mapping[str, Any], name: str) -> Any:

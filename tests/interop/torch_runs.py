@@ -79,12 +79,12 @@ class Run:
             grads = gradients(time, self.params())
             for name, tensor in self.tensors.items():
                 grad = grads.get(name)
-                tensor.grad = None if grad is None else to_torch(grad)
                 if isinstance(grad, tuple):  # rows: indices and values
                     indices, values = map(to_torch, grad)
-                    tensor.grad = torch.sparse_coo_tensor(
+                    grad = torch.sparse_coo_tensor(
                         indices[None], values, tensor.shape, check_invariants=True
                     )
+                tensor.grad = to_torch(grad)
             self.optimizer.step()
             if self.scheduler is not None:
                 self.scheduler.step(*([metric(time)] if metric else []))
