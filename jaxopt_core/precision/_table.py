@@ -42,8 +42,8 @@ PRODUCTS = _names("dot_general conv_general_dilated ragged_dot_general")
 
 FLOAT32 = _names("""
     exp exp2 expm1 log log1p pow rsqrt reduce_sum reduce_prod cumsum cumprod cumlogsumexp reduce_window_sum
-    scatter scatter-add scatter-mul scatter_add scatter_mul select_and_scatter_add add_any
-    psum psum2 psum_invariant reduce_scatter erf_inv lgamma digamma polygamma igamma igammac
+    scatter scatter-add scatter-sub scatter-mul scatter-max scatter-min select_and_scatter_add add_any
+    psum psum_invariant reduce_scatter erf_inv lgamma digamma polygamma igamma igammac
     acos asin sinh cosh tan
 """)
 """Run in float32: a rounding to eight bits in them is amplified, or accumulates.
@@ -53,13 +53,15 @@ when the gradient of an autocast function is taken."""
 
 ARITHMETIC = _names("add sub mul div rem atan2")
 COMPARE = _names("eq ne lt le gt ge lt_to le_to eq_to")
-WIDEST = ARITHMETIC | _names("max min select_n concatenate clamp pad dynamic_update_slice integer_pow square")
+WIDEST = ARITHMETIC | _names("""
+    max min select_n concatenate stack clamp pad dynamic_update_slice integer_pow square
+""")
 """Run in the widest type of their inputs."""
 
 MOVE = _names("""
-    reshape broadcast_in_dim transpose squeeze expand_dims slice dynamic_slice gather rev split copy copy_p
-    stop_gradient name optimization_barrier sharding_constraint reshard mesh_cast device_put
-    pvary pcast all_gather all_gather_invariant all_to_all ppermute pbroadcast sort
+    reshape broadcast_in_dim transpose squeeze slice dynamic_slice gather rev tile split unstack sort copy
+    stop_gradient name optimization_barrier sharding_constraint layout_constraint reshard device_put
+    pvary all_gather all_gather_invariant all_to_all ppermute pbroadcast
 """)
 """Move data and compute nothing: each output follows its input."""
 
@@ -73,15 +75,15 @@ FOLLOW = MOVE | _names("""
 BROADCASTING = _names("add sub mul div rem atan2 max min")
 """Operators whose operands may be smaller than their result."""
 
-ALIKE = _names("select_n concatenate dynamic_update_slice")
+ALIKE = _names("select_n concatenate stack dynamic_update_slice")
 """Of ``WIDEST``, those that take no operand in fewer dimensions, so that no gradient is a sum."""
 
-SUMMED_BACKWARDS = frozenset({"gather", "reduce_max", "reduce_min", "pvary", "pcast"})
+SUMMED_BACKWARDS = _names("gather reduce_max reduce_min pvary tile")
 """Exact in any type, with a gradient that is a sum; so is a broadcast's."""
 
 PROMOTABLE = _names("""
     sub mul div square integer_pow neg abs max min select_n
-    reshape broadcast_in_dim transpose squeeze expand_dims stop_gradient
+    reshape broadcast_in_dim transpose squeeze stop_gradient
 """)
 """Run in float32 when everything that reads their result does. This is what makes softmax and the norms
 float32 as a whole: ``exp(x - max(x))`` with the difference rounded would have lost what ``exp`` gains."""

@@ -82,21 +82,22 @@ def autocast_report(fn: Callable[..., Any], dtype: Any = jnp.bfloat16) -> Callab
     def report(*args: Any, **kwargs: Any) -> Report:
         jaxpr = trace(fn, args, kwargs).program.jaxpr
         plan = make_plan(jaxpr, arguments(jaxpr.invars), low)
-        rows = collections.Counter(_rows(jaxpr, plan, "", str(low)))
+        rows = collections.Counter(_rows(jaxpr, plan, "", "", str(low)))
         return Report(row._replace(times=times) for row, times in rows.items())
 
     return report
 
 
-def _rows(jaxpr: Jaxpr, plan: Plan, scope: str, low: str) -> Iterator[Operation]:
+def _rows(jaxpr: Jaxpr, plan: Plan, scope: str, caller: str, low: str) -> Iterator[Operation]:
     names = {"low": low, "float32": "float32", "rounded": "float32, rounded"}
     for eqn, decision in zip(jaxpr.eqns, plan.decisions, strict=True):
         inside = "/".join(filter(None, (scope, str(eqn.source_info.name_stack))))
+        # JAX's own functions are traced once for all callers; a line in them is that of the call.
+        source = source_info_util.summarize(eqn.source_info) or caller
         for inner in decision.inner:
-            yield from _rows(inner.jaxpr, inner.plan, inside, low)
+            yield from _rows(inner.jaxpr, inner.plan, inside, source, low)
         if decision.ran:
             shape = shape_of(eqn.outvars[0]) if eqn.outvars else ()
-            source = source_info_util.summarize(eqn.source_info)
             yield Operation(eqn.primitive.name, shape, names[decision.ran], decision.why, source, inside)
 
 
