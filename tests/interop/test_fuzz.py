@@ -1,4 +1,4 @@
-"""Ten thousand damaged files: each is read, or refused by the one error, and none costs much memory."""
+"""Ten thousand damaged files, and random programs: each is read, or refused by the one error, and none costs much memory."""
 
 import collections
 import io
@@ -12,7 +12,12 @@ import pytest
 import torch
 
 from jaxopt_core import interop
+from jaxopt_core.interop._table import build_table
+from jaxopt_core.interop._tensors import Storages
+from jaxopt_core.interop.errors import Budget
 from tests.interop import torch_files
+from tests.interop.forged import archive
+from tests.interop.random_programs import Writer
 
 WATCHED = 40  # one in so many: watching memory makes reading slow
 ALLOWED = 2 << 20  # bytes for a file of some kilobytes; the budget would allow 64 MiB
@@ -118,7 +123,7 @@ def read(path, verify):
     return "read"
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_damaged_files(count, tmp_path):
     rng = random.Random(count)
     files = seeds()
@@ -140,6 +145,20 @@ def test_damaged_files(count, tmp_path):
         finally:
             tracemalloc.stop()
     # The damage went deep enough to matter, and left some files alone.
+    assert len(outcomes) > 50
+    assert "read" in outcomes
+
+
+def test_random_programs(tmp_path, count=2_000):
+    budget = Budget(0)
+    names = sorted(build_table(Storages(None, "", True, budget), budget))
+    writer = Writer(names, random.Random(count))
+    path = tmp_path / "program.pt"
+    outcomes = set()
+    for number in range(count):
+        content = archive(writer.program(), {"data/0": bytes(range(64)), "data/1": bytes(64)})
+        path.write_bytes(content)
+        outcomes.add(read(path, verify=number % 2 == 0))
     assert len(outcomes) > 50
     assert "read" in outcomes
 
