@@ -1,4 +1,4 @@
-"""Damaged files and random programs: each is read, or refused by the one error, and none costs much memory."""
+"""Damaged files and random programs: each is read, or refused by the one error, and none costs much."""
 
 import collections
 import io
