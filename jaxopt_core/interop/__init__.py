@@ -3,7 +3,7 @@
 from jaxopt_core.interop.derive import make_layout
 from jaxopt_core.interop.errors import CheckpointError
 from jaxopt_core.interop.layout import Layout, LayoutError
-from jaxopt_core.interop.optimizer import from_torch_optimizer, optimizer_from_torch, optimizer_to_torch
+from jaxopt_core.interop.optimizer import optimizer_from_torch, optimizer_to_torch
 from jaxopt_core.interop.parameters import params_from_torch, params_to_torch
 from jaxopt_core.interop.reader import load
 from jaxopt_core.interop.rules import Rule, after_flatten
@@ -15,6 +15,7 @@ from jaxopt_core.interop.scaling import (
     scaler_to_torch,
 )
 from jaxopt_core.interop.scheduler import scheduler_from_torch, scheduler_to_torch
+from jaxopt_core.interop.whole import from_torch_optimizer
 from jaxopt_core.interop.writer import save
 
 __all__ = [

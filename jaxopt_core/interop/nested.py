@@ -44,7 +44,9 @@ def find(tx: optax.GradientTransformation, params: Any) -> Found:
         names = ", ".join(name for name, *_ in notes) or "none"
         raise ValueError(
             "Expected a transformation with one optimizer of this package, as a PyTorch optimizer is one; "
-            f"found {names}. Where PyTorch has several optimizers too, convert the state of each by itself."
+            f"found {names}. Where PyTorch has several optimizers too, convert the state of each by itself: "
+            "optimizer_from_torch(optax.masked(each, mask), ...) is what optax.partition keeps in "
+            "inner_states."
         )
     return Found(*notes[0])
 

@@ -74,7 +74,7 @@ def slots_from_torch(
     """
     problems: list[str] = []
     steps: dict[str, int | None] = {}
-    per_leaf = leaves.scatter(slots)
+    per_leaf = _scattered(leaves, slots)
     for path, param, mine in zip(leaves.paths, leaves.values, per_leaf, strict=True):
         if is_absent(param):
             continue
@@ -134,7 +134,7 @@ def slots_to_torch(
       The state, and what cannot be carried.
     """
     problems = []
-    per_leaf = dict(zip(leaves.paths, leaves.scatter(slots), strict=True))
+    per_leaf = dict(zip(leaves.paths, _scattered(leaves, slots), strict=True))
     state: dict[str, dict[str, Any]] = {}
     for name in names:
         paths = layout.paths(name)
@@ -160,6 +160,16 @@ def slots_to_torch(
         if mine:
             state[name] = mine
     return state, problems
+
+
+def _scattered(leaves: Leaves, slots: Slots) -> list[Slots]:
+    try:
+        return leaves.scatter(slots)
+    except ValueError as error:
+        raise ValueError(
+            f"The slots are no trees like the parameters, as those of a bucketed optimizer are not. Carry "
+            f"the state over with the optimizer that it was made of, whose numbers are the same. ({error})"
+        ) from None
 
 
 def _names_differ(found: Found, path: str, mine: set[str], theirs: set[str]) -> str | None:

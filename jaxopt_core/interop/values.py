@@ -140,9 +140,9 @@ class _Carrying:
         if state is None:
             for value, paths in _by_value(wanted):
                 if not _equal(argument, value):
+                    remedy = "" if "[" in name else f". Construct tx with {name}={value!r}"
                     self.problems.append(
-                        f"{name} of {_some(paths)}: tx has {argument!r}, the checkpoint {value!r}. "
-                        f"Construct tx with {name}={value!r}"
+                        f"{name} of {_some(paths)}: tx has {argument!r}, the checkpoint {value!r}{remedy}"
                     )
             return state
         values = _by_value(wanted)

@@ -26,6 +26,7 @@ def from_torch_optimizer(
     *,
     names: Names | None = None,
     count: int | None = None,
+    scheduler: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> tuple[Any, Any]:
     """The whole optimizer, out of a checkpoint alone.
@@ -37,6 +38,7 @@ def from_torch_optimizer(
       kind: the class in ``torch.optim``, which the state dict does not say: ``"AdamW"``.
       names: as for :func:`optimizer_from_torch`.
       count: as for :func:`optimizer_from_torch`.
+      scheduler: as for :func:`optimizer_from_torch`.
       **arguments: what is to be given to the constructor instead of the checkpoint's value: a schedule.
 
     Returns:
@@ -79,7 +81,10 @@ def from_torch_optimizer(
         options["axes"] = layout.torch_axes(params)
     tx = KINDS[kind](**options | arguments)
     order = [list(group.names) for group in groups]
-    return tx, optimizer_from_torch(tx, state_dict, layout, params, names=order, count=count)
+    opt_state = optimizer_from_torch(
+        tx, state_dict, layout, params, names=order, count=count, scheduler=scheduler
+    )
+    return tx, opt_state
 
 
 def _argument(groups: Sequence[tuple[list[str], Any]]) -> Any:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import jaxopt_core as jo
 from jaxopt_core import interop
@@ -231,3 +232,52 @@ def test_inside_other_transformations() -> None:
     two = optax.chain(jo.sgd(), jo.adam())
     with pytest.raises(ValueError, match=r"one optimizer of this package.*found SGD, Adam"):
         interop.optimizer_from_torch(two, theirs.state_dict(), layout, params)
+
+
+def test_several_optimizers_in_a_partition() -> None:
+    names = ["head.0.weight", "head.0.bias"]
+    problem = Problem(names)
+    weight, bias = ({name: problem.start[name]} for name in names)
+    muon = Run("Muon", weight).steps(Problem(names[:1]).gradients, range(3)).state_dict()
+    adamw = Run("AdamW", bias).steps(Problem(names[1:]).gradients, range(3)).state_dict()
+    params = problem.tree(problem.start)
+    layout = interop.make_layout(params, problem.shapes())
+    parts = {"muon": jo.muon(axes=(1, 0)), "adamw": jo.adamw()}
+    labels = jo.by_path({"kernel$": "muon"}, default="adamw").tree(params)
+    tx = optax.partition(parts, labels)
+    state = tx.init(params)
+    carried = {
+        label: interop.optimizer_from_torch(
+            optax.masked(parts[label], jax.tree.map(lambda each, label=label: each == label, labels)),
+            state_dict,
+            layout,
+            params,
+        )
+        for label, state_dict in {"muon": muon, "adamw": adamw}.items()
+    }
+    whole = state._replace(inner_states=carried)
+    assert jax.tree.structure(whole) == jax.tree.structure(state)
+    tx.update(params, whole, params)
+    count = carried["adamw"].inner_state.count
+    assert count == 3
+
+
+def test_a_bucketed_optimizer_is_refused() -> None:
+    problem = Problem(["stem.bias", "norm.bias"])
+    theirs = Run("AdamW", problem.start).steps(problem.gradients, range(3)).state_dict()
+    params = problem.tree(problem.start)
+    layout = interop.make_layout(params, problem.shapes())
+    with pytest.raises(ValueError, match="as those of a bucketed optimizer are not"):
+        interop.optimizer_from_torch(jo.bucketed(jo.adamw()), theirs, layout, params)
+
+
+def test_a_state_of_nnx_variables() -> None:
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+    params = nnx.state(model, nnx.Param)
+    rng = np.random.default_rng(0)
+    start = {"weight": rng.normal(size=(2, 3)), "bias": rng.normal(size=2)}
+    theirs = Run("Adam", start).steps(lambda time, params: start, range(3)).state_dict()
+    layout = interop.make_layout(params, start)
+    tx, state = interop.from_torch_optimizer(theirs, layout, params, "Adam")
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(params))
+    assert_same(interop.optimizer_to_torch(tx, state, layout, params, like=theirs), theirs)
