@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 from flax import nnx
 
 import jaxopt_core as jo
@@ -43,6 +44,7 @@ def accuracy(transform):
     return float(jnp.mean(predicted == data.test.labels))
 
 
+@pytest.mark.slow
 def test_digits_in_bfloat16_within_one_point():
     exact, low = accuracy(lambda f: f), accuracy(functools.partial(autocast, dtype=jnp.bfloat16))
     assert exact > 0.93
