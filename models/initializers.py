@@ -4,6 +4,7 @@ Each is called as ``init(key, shape, dtype)``, with shapes as Flax has them: a d
 ``(in, out)``, a convolution's ``(*window, in / groups, out)``.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -23,6 +24,7 @@ class Initializer(Protocol):
         """Returns an array of this shape."""
 
 
+@functools.cache
 def kaiming_uniform(a: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in") -> Initializer:
     """Uniform in ``±sqrt(6 / ((1 + a**2) * fan))``, as ``torch.nn.init.kaiming_uniform_``.
 
@@ -37,9 +39,10 @@ def kaiming_uniform(a: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in
         >>> kernel.shape, float(abs(kernel).max()) <= 1
         ((6, 4), True)
     """
-    return variance_scaling(2 / (1 + a * a), mode, "uniform")
+    return _compiled(variance_scaling(2 / (1 + a * a), mode, "uniform"))
 
 
+@functools.cache
 def kaiming_normal(a: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in") -> Initializer:
     """Normal with variance ``2 / ((1 + a**2) * fan)``, as ``torch.nn.init.kaiming_normal_``.
 
@@ -55,7 +58,7 @@ def kaiming_normal(a: float = 0.0, mode: Literal["fan_in", "fan_out"] = "fan_in"
         >>> kernel.shape
         (3, 3, 8, 4)
     """
-    return variance_scaling(2 / (1 + a * a), mode, "normal")
+    return _compiled(variance_scaling(2 / (1 + a * a), mode, "normal"))
 
 
 def uniform_within(bound: float) -> Initializer:
@@ -89,3 +92,8 @@ def torch_default(fan_in: int) -> Initializer:
         (2, 3)
     """
     return uniform_within(1 / math.sqrt(fan_in) if fan_in else 0.0)
+
+
+def _compiled(init: Initializer) -> Initializer:
+    """One program for each shape, not one for each operation: a network has many shapes to compile."""
+    return jax.jit(init, static_argnums=(1, 2))

@@ -1,6 +1,5 @@
 """From a Flax NNX module to the pure triple that training uses."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -22,9 +21,8 @@ class PureModel(NamedTuple):
 
     Attributes:
         apply: the pure function; ``train`` (a Python bool) selects dropout and batch statistics. ``rngs``
-            (a key, or stream name -> key) is the randomness of this call alone: given the same key it drops
-            the same elements, and the random streams in ``rest`` stay where they are. Without it they are
-            used, and move on.
+            (a key) is the randomness of this call alone: given the same key it drops the same elements,
+            and the random streams in ``rest`` stay where they are. Without it they are used, and move on.
         params: pytree of the trainable arrays (``nnx.Param``), for the optimizer.
         rest: pytree of everything else that changes: running statistics, random streams.
     """
@@ -78,20 +76,11 @@ def pure(model: nnx.Module) -> PureModel:
     return PureModel(apply, params, rest)
 
 
-def _reseed(model: nnx.Module, rngs: jax.Array | Mapping[str, jax.Array]) -> None:
+def _reseed(model: nnx.Module, key: jax.Array) -> None:
     """Starts every random stream anew, each from a key of its own."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
     streams = [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.RngStream)]
-    if isinstance(rngs, Mapping):
-        unknown = set(rngs) - {stream.tag for stream in streams}
-        if unknown:
-            raise ValueError(
-                f"rngs: the model has no random stream called {', '.join(sorted(unknown))}; it has "
-                f"{sorted({stream.tag for stream in streams})}"
-            )
-        streams = [stream for stream in streams if stream.tag in rngs]
     for i, stream in enumerate(streams):
-        key = rngs[stream.tag] if isinstance(rngs, Mapping) else rngs
-        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            key = jax.random.wrap_key_data(key)
         stream.key[...] = jax.random.fold_in(key, i)
         stream.count[...] = jnp.zeros_like(stream.count[...])

@@ -43,9 +43,9 @@ class BasicBlock(nnx.Module):
         ValueError: other ``groups`` or ``base_width``.
 
     Example:
-        >>> block = BasicBlock(8, 16, stride=2, rngs=nnx.Rngs(0))
-        >>> nnx.eval_shape(block, jnp.ones((2, 4, 4, 8))).shape
-        (2, 2, 2, 16)
+        >>> block = nnx.eval_shape(lambda: BasicBlock(8, 16, stride=2, rngs=nnx.Rngs(0)))
+        >>> block.conv1.kernel.shape, block.downsample[0].kernel.shape
+        ((3, 3, 8, 16), (1, 1, 8, 16))
     """
 
     expansion = 1

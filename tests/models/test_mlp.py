@@ -87,3 +87,24 @@ def test_pure_triple_under_grad_leaves_the_module_alone():
     grads = jax.grad(lambda p: apply(p, rest, jnp.ones((2, 3)), train=True)[0].sum())(params)
     assert jax.tree.structure(grads) == jax.tree.structure(params)
     np.testing.assert_array_equal(model.norm.mean[...], before)
+
+
+def test_rngs_are_the_randomness_of_one_call():
+    class Twice(nnx.Module):
+        def __init__(self, rngs):
+            self.first, self.second = nnx.Dropout(0.5, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.first(x), self.second(x)
+
+    apply, params, rest = pure(Twice(nnx.Rngs(0)))
+    x = jnp.ones(64)
+    run = jax.jit(lambda rest, key: apply(params, rest, x, train=True, rngs=key))
+    (first, second), same = run(rest, jax.random.key(1))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(run(rest, jax.random.key(1))[0], (first, second))
+    assert not np.array_equal(run(rest, jax.random.key(2))[0][0], first)
+    np.testing.assert_array_equal(run(rest, jax.random.PRNGKey(1))[0], (first, second))
+    for before, after in zip(jax.tree.leaves(rest), jax.tree.leaves(same), strict=True):
+        assert before.dtype == after.dtype
+        assert (before == after).all()
