@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -88,12 +89,11 @@ def read_groups(
     else:
         found = _inferred(state_dict, layout, owned, ids, agrees)
     known = [[_in_layout(name, layout) for name in group] for group in found]
-    flat = [name for group in known for name in group]
-    problems = [
-        f"the optimizer's parameter {name!r} is not one of params" for name in flat if name not in owned
-    ]
-    problems += [f"the optimizer has no parameter {name!r}" for name in owned if name not in flat]
-    problems += [f"the optimizer has {name!r} twice" for name in set(flat) if flat.count(name) > 1]
+    found_names = Counter(name for group in known for name in group)
+    mine = dict.fromkeys(owned)
+    problems = [f"the optimizer's parameter {n!r} is not one of params" for n in found_names if n not in mine]
+    problems += [f"the optimizer has no parameter {name!r}" for name in mine if name not in found_names]
+    problems += [f"the optimizer has {name!r} twice" for name, times in found_names.items() if times > 1]
     if problems:
         remedy = "put None into params in place of what the optimizer does not train"
         raise LayoutError(f"The optimizer's parameters are not those of params ({remedy})", problems)

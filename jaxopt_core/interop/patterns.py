@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["exactly", "telling"]
+__all__ = ["exactly", "some", "telling"]
 
 
 def exactly(paths: Iterable[str]) -> str:
@@ -16,6 +16,16 @@ def exactly(paths: Iterable[str]) -> str:
       '^(fc/kernel|head/kernel)$'
     """
     return "^(" + "|".join(re.escape(path).replace("\\-", "-") for path in paths) + ")$"
+
+
+def some(paths: Sequence[str]) -> str:
+    """The first few of many, for a message.
+
+    Example:
+      >>> some(["a", "b", "c", "d", "e"])
+      "'a', 'b', 'c' and 2 more"
+    """
+    return ", ".join(map(repr, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
 def telling(paths: Sequence[str], others: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxopt_core.interop.arrays import as_numpy, in_place_of, is_tensor
 from jaxopt_core.interop.layout import Layout
 from jaxopt_core.interop.nested import Found
+from jaxopt_core.interop.patterns import some
 from jaxopt_core.interop.rules import Shape
 from jaxopt_core.optimizers._axes import torch_axes
 from jaxopt_core.tree import Leaves, Slots, is_absent
@@ -74,6 +75,7 @@ def slots_from_torch(
     """
     problems: list[str] = []
     steps: dict[str, int | None] = {}
+    others: dict[tuple[str, ...], list[str]] = {}
     per_leaf = _scattered(leaves, slots)
     for path, param, mine in zip(leaves.paths, leaves.values, per_leaf, strict=True):
         if is_absent(param):
@@ -87,9 +89,13 @@ def slots_from_torch(
         if any(each != kept[0] for each in kept) or any(each != made[0] for each in made):
             problems.append(f"{path!r} is made of {list(theirs)}, which have different slots or steps")
             continue
+        if not made[0] and found.kind not in NO_STEP:
+            problems.append(f"the state of {path!r} has no step")
+            continue
         steps[path] = made[0].get("step")
-        if wrong := _names_differ(found, path, set(mine), set(kept[0])):
-            problems.append(wrong)
+        more, less = set(kept[0]) - set(mine), set(mine) - set(kept[0]) - set(_MAY_LACK)
+        if more or less:
+            others.setdefault((*sorted(more), "/", *sorted(less)), []).append(path)
             continue
         for slot, old in mine.items():
             if slot == "momentum_buffer_set":
@@ -107,6 +113,7 @@ def slots_from_torch(
                     )
                 else:
                     mine[slot] = in_place_of(old, value)
+    problems += [_of_another(found, names, paths) for names, paths in others.items()]
     return {name: leaves.gather(per_leaf, name) for name in slots}, steps, problems
 
 
@@ -172,15 +179,12 @@ def _scattered(leaves: Leaves, slots: Slots) -> list[Slots]:
         ) from None
 
 
-def _names_differ(found: Found, path: str, mine: set[str], theirs: set[str]) -> str | None:
-    more, less = theirs - mine, mine - theirs - set(_MAY_LACK)
-    if not more and not less:
-        return None
-    has = ", ".join(sorted(more)) or "nothing more"
-    lacks = ", ".join(sorted(less)) or "nothing"
+def _of_another(found: Found, names: tuple[str, ...], paths: list[str]) -> str:
+    more, less = names[: names.index("/")], names[names.index("/") + 1 :]
+    has = ([f"has {', '.join(more)}"] if more else []) + ([f"lacks {', '.join(less)}"] if less else [])
     return (
-        f"{path!r}: beyond the slots of tx, which is {found.kind}, the checkpoint has {has}; it lacks "
-        f"{lacks}. It was made by another optimizer, or with other arguments"
+        f"{some(paths)}: compared with tx, which is {found.kind}, the checkpoint {' and '.join(has)}. It was "
+        f"made by another optimizer, or with other arguments"
     )
 
 

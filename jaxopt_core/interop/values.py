@@ -16,6 +16,7 @@ from jaxopt_core.hyperparams import Scheduled
 from jaxopt_core.interop.arrays import in_place_of, is_tensor, number
 from jaxopt_core.interop.kinds import defaults
 from jaxopt_core.interop.nested import Found
+from jaxopt_core.interop.patterns import some
 from jaxopt_core.interop.scheduler import left_in_group, schedule_state
 
 __all__ = ["NextValues", "agrees", "carried", "from_scheduler", "in_group", "scheduled_at"]
@@ -142,12 +143,12 @@ class _Carrying:
                 if not _equal(argument, value):
                     remedy = "" if "[" in name else f". Construct tx with {name}={value!r}"
                     self.problems.append(
-                        f"{name} of {_some(paths)}: tx has {argument!r}, the checkpoint {value!r}{remedy}"
+                        f"{name} of {some(paths)}: tx has {argument!r}, the checkpoint {value!r}{remedy}"
                     )
             return state
         values = _by_value(wanted)
         if len(values) > 1:
-            each = "; ".join(f"{value!r} for {_some(paths)}" for value, paths in values)
+            each = "; ".join(f"{value!r} for {some(paths)}" for value, paths in values)
             self.problems.append(
                 f"{name}: tx has one value for parameters that have several in the checkpoint: {each}. "
                 f"Construct tx with {name}=by_path(...), or use from_torch_optimizer"
@@ -178,7 +179,7 @@ class _Carrying:
         for value, paths in _by_value(wanted):
             if not math.isclose(now, value, rel_tol=1e-5, abs_tol=1e-12):
                 self.problems.append(
-                    f"{name} of {_some(paths)}: the schedule of tx gives {now:.8g} at count {self.count}, "
+                    f"{name} of {some(paths)}: the schedule of tx gives {now:.8g} at count {self.count}, "
                     f"the checkpoint has {value:.8g}. Does the schedule count epochs, or was the checkpoint "
                     "written between optimizer.step() and scheduler.step()?"
                 )
@@ -202,10 +203,6 @@ def _by_value(wanted: Mapping[str, Any]) -> list[tuple[Any, list[str]]]:
     for path, value in wanted.items():
         values.setdefault(value, []).append(path)
     return list(values.items())
-
-
-def _some(paths: list[str]) -> str:
-    return ", ".join(map(repr, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
 
 
 def _agrees(argument: Any, path: str, wanted: Any) -> bool:

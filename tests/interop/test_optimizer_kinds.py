@@ -13,8 +13,8 @@ from flax import nnx
 
 import jaxopt_core as jo
 from jaxopt_core import interop
+from tests.interop.closeness import assert_close, assert_same
 from tests.interop.problem import CORRESPONDENCE, Problem, rows, run_ours
-from tests.interop.test_optimizer_state import assert_close, assert_same
 from tests.interop.torch_runs import Run
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -13,8 +13,8 @@ import pytest
 import jaxopt_core as jo
 from jaxopt_core import interop
 from jaxopt_core.interop.kinds import KINDS
+from tests.interop.closeness import assert_close, assert_same
 from tests.interop.problem import Problem, run_ours
-from tests.interop.test_optimizer_state import assert_close, assert_same
 from tests.interop.torch_runs import Run
 
 NAMES = ["stem.weight", "stem.bias", "norm.weight", "norm.bias", "head.0.weight", "head.0.bias"]
@@ -120,10 +120,10 @@ def test_everything_that_disagrees_is_named_at_once() -> None:
     with pytest.raises(interop.LayoutError) as caught:
         interop.optimizer_from_torch(tx, checkpoint, layout, params)
     assert caught.value.problems == (
-        "'stem/bias': beyond the slots of tx, which is AdamW, the checkpoint has surprise; it lacks "
-        "nothing. It was made by another optimizer, or with other arguments",
         "slot 'exp_avg' of 'stem/kernel' is float32, as the parameter is; PyTorch's is float64. Cast the "
         "one or the other first",
+        "'stem/bias': compared with tx, which is AdamW, the checkpoint has surprise. It was made by another "
+        "optimizer, or with other arguments",
         "lr: tx has one value for parameters that have several in the checkpoint: 0.01 for 'stem/kernel', "
         "'head/0/kernel'; 0.02 for 'stem/bias', 'norm/scale', 'norm/bias' and 1 more. Construct tx with "
         "lr=by_path(...), or use from_torch_optimizer",
@@ -138,8 +138,17 @@ def test_everything_that_disagrees_is_named_at_once() -> None:
         interop.LayoutError, match=r"decoupled_weight_decay of .*: tx has False, the checkpoint True"
     ):
         interop.optimizer_from_torch(jo.adam(weight_decay=0.01), trained()[1].state_dict(), layout, params)
-    with pytest.raises(interop.LayoutError, match="it lacks max_exp_avg_sq"):
+    with pytest.raises(interop.LayoutError, match="the checkpoint lacks max_exp_avg_sq"):
         interop.optimizer_from_torch(jo.adamw(amsgrad=True), trained()[1].state_dict(), layout, params)
+    broken = trained()[1].state_dict()
+    del broken["state"][0]["step"]
+    broken["state"][1]["exp_avg"] = np.ones(3, np.float32)
+    with pytest.raises(interop.LayoutError) as caught:
+        interop.optimizer_from_torch(jo.adamw(), broken, layout, params)
+    assert caught.value.problems == (
+        "slot 'exp_avg' of 'stem.bias' has shape (3,), expected (4,)",
+        "the state of 'stem/kernel' has no step",
+    )
     with pytest.raises(TypeError, match="found 'model', 'optimizer'"):
         interop.optimizer_from_torch(tx, {"model": {}, "optimizer": checkpoint}, layout, params)
     with pytest.raises(ValueError, match="kind 'AdamX' is none of"):

@@ -17,8 +17,8 @@ from torch.optim.swa_utils import SWALR, AveragedModel
 import jaxopt_core as jo
 from jaxopt_core import averaging, interop
 from jaxopt_core import schedulers as ours
+from tests.interop.closeness import assert_close
 from tests.interop.problem import Problem, run_ours
-from tests.interop.test_optimizer_state import assert_close
 from tests.interop.torch_runs import Run, to_numpy, to_torch
 
 NAMES = ["stem.bias"]
