@@ -1,6 +1,6 @@
 """PyTorch's optimisation stack in JAX: the same numbers, as pure gradient transformations."""
 
-from jaxopt_core import schedulers
+from jaxopt_core import averaging, gradients, losses, precision, schedulers
 from jaxopt_core.access import read_hyperparams, set_hyperparams
 from jaxopt_core.cpu import setup_cpu
 from jaxopt_core.describe import describe
@@ -36,13 +36,17 @@ __all__ = [
     "adamw",
     "apply_updates",
     "asgd",
+    "averaging",
     "bucketed",
     "by_path",
     "count_per_parameter",
     "describe",
+    "gradients",
     "lbfgs",
+    "losses",
     "muon",
     "nadam",
+    "precision",
     "radam",
     "read_hyperparams",
     "rmsprop",

@@ -19,6 +19,7 @@ __all__ = [
     "check_slots",
     "element",
     "fixed_numbers",
+    "is_count",
     "require",
     "require_betas",
     "require_non_negative",
@@ -49,6 +50,11 @@ def require(value: Any, test: Callable[[Any], bool], message: str) -> None:
 def require_non_negative(value: Any, message: str) -> None:
     """:func:`require` of numbers of at least 0; NaN is none."""
     require(value, lambda number: number >= 0.0, message)
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is an integer of at least 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def require_betas(betas: Any) -> None:
