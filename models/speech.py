@@ -29,8 +29,8 @@ class SpeechModel(nnx.Module):
         fc          Linear, then log_softmax
 
     Source: Amodei et al., "Deep Speech 2", 2016, section 3, with its two-dimensional convolutions over
-    frequency and time. What lies beyond an utterance's length is zeroed after every convolution, its
-    normalisation and its activation, so that a padded utterance has the features of an unpadded one;
+    frequency and time. What lies beyond an utterance's length is zeroed before and after every
+    convolution, normalisation and activation, so that a padded utterance has the features of an unpadded one;
     in training the statistics of ``BatchNorm2d`` see the padding's zeros, as in PyTorch.
 
     Args:
@@ -106,17 +106,23 @@ class SpeechModel(nnx.Module):
         batch, frames, _ = spectrogram.shape
         lengths = jnp.full(batch, frames, jnp.int32) if lengths is None else jnp.asarray(lengths)
         x = spectrogram.swapaxes(1, 2)[..., None]  # (N, F, T, 1), PyTorch's (N, 1, F, T)
+        x = _zeroed(x, lengths)
         for layer in self.conv:
             before, x = x.shape[2], layer(x)
             if x.shape[2] != before:
                 lengths = (lengths + 1) // 2
-            inside = jnp.arange(x.shape[2], dtype=lengths.dtype)[None] < lengths[:, None]
-            x = jnp.where(inside[:, None, :, None], x, 0)
+            x = _zeroed(x, lengths)
         # Channels before frequencies, as PyTorch flattens them, so that its recurrent weights fit.
         x = x.transpose(0, 2, 3, 1).reshape(batch, x.shape[2], -1)
         x, _ = self.rnn(x, None, lengths)
         log_probs = jax.nn.log_softmax(self.fc(self.dropout(x)), axis=-1)
         return log_probs.swapaxes(0, 1), lengths
+
+
+def _zeroed(x: jax.Array, lengths: jax.Array) -> jax.Array:
+    """``(N, F, T, C)`` with zeros beyond each length."""
+    inside = jnp.arange(x.shape[2], dtype=lengths.dtype)[None] < lengths[:, None]
+    return jnp.where(inside[:, None, :, None], x, 0)
 
 
 def _hardtanh(x: jax.Array) -> jax.Array:

@@ -134,13 +134,13 @@ class SpeechModel(nn.Module):
         self.fc = nn.Linear(2 * hidden, classes)
 
     def forward(self, spectrogram, lengths):
-        x = spectrogram.transpose(1, 2)[:, None]
+        beyond = torch.arange(spectrogram.shape[1]) >= lengths[:, None]
+        x = spectrogram.masked_fill(beyond[..., None], 0).transpose(1, 2)[:, None]
         lengths = (lengths + 1) // 2
-        for i, layer in enumerate(self.conv):
+        for layer in self.conv:
             x = layer(x)
             beyond = torch.arange(x.shape[3]) >= lengths[:, None]
             x = x.masked_fill(beyond[:, None, None], 0)
-            assert i or x.shape[3] == -(-spectrogram.shape[1] // 2)
         x = x.flatten(1, 2).transpose(1, 2)
         output, _ = packed(self.rnn, x, lengths)
         return self.fc(output).log_softmax(-1).transpose(0, 1), lengths
