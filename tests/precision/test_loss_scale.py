@@ -26,9 +26,7 @@ def some_gradients(steps, dtype, bad_every):
         yield grads
 
 
-@pytest.mark.parametrize(
-    ("wide", "tolerance", "max_norm"), [(True, 1e-12, None), (True, 1e-12, 0.5), (False, 1e-4, 0.5)]
-)
+@pytest.mark.parametrize(("wide", "tolerance", "max_norm"), [(True, 1e-12, None), (False, 1e-4, 0.5)])
 def test_follows_gradscaler(wide, tolerance, max_norm):
     arguments = {"init_scale": 2.0**10, "growth_interval": 7}
     with jax.enable_x64(wide):
