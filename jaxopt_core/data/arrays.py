@@ -1,5 +1,6 @@
 """A classification data set that fits in memory."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -10,12 +11,15 @@ from numpy.typing import NDArray
 class Split(NamedTuple):
     """Examples and their classes, in NumPy's arrays or, for a compiled function, in JAX's.
 
+    ``split._asdict()`` is what :class:`~jaxopt_core.data.Arrays` takes.
+
     Attributes:
-        images: float32 of shape ``(examples, features)``, in [0, 1].
+        images: float32 of shape ``(examples, features)``, in [0, 1]; or, of colour, uint8 of shape
+            ``(examples, height, width, 3)``, a quarter of the memory, to be normalised inside ``jit``.
         labels: int32 of shape ``(examples,)``, from 0 to ``classes - 1``.
     """
 
-    images: NDArray[np.float32] | jax.Array
+    images: NDArray[np.float32] | NDArray[np.uint8] | jax.Array
     labels: NDArray[np.int32] | jax.Array
 
 
@@ -37,4 +41,4 @@ class Dataset(NamedTuple):
     @property
     def features(self) -> int:
         """Numbers in one image."""
-        return self.train.images.shape[1]
+        return math.prod(self.train.images.shape[1:])

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxopt_core.data.files import DataFileError, read_bytes
+
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),
@@ -25,13 +27,6 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     0x0E: np.dtype(">f8"),
 }
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-class DataFileError(ValueError):
-    """A data file that cannot be used; the message is one line: file, expected, found."""
-
-    def __init__(self, path: str | os.PathLike[str], *, expected: str, found: str) -> None:
-        super().__init__(f"{os.fspath(path)}: expected {expected}, found {found}")
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -55,20 +50,24 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     """
     content = _read(Path(path))
     if len(content) < 4:
-        raise DataFileError(path, expected="an IDX header of 4 bytes", found=f"{len(content)} bytes")
+        raise DataFileError(
+            path, expected="an IDX header of 4 bytes", found="the end of the file", at=f"byte {len(content)}"
+        )
     zeros, code, ndim = struct.unpack(">HBB", content[:4])
     if zeros != 0 or code not in _DTYPES:
         raise DataFileError(
             path,
             expected="an IDX file (first bytes 00 00, then a type 08, 09, 0b, 0c, 0d or 0e)",
-            found=f"first bytes {content[:4].hex(' ')}",
+            found=content[:4].hex(" "),
+            at="byte 0",
         )
     header = 4 + 4 * ndim
     if len(content) < header:
         raise DataFileError(
             path,
             expected=f"an IDX header of {header} bytes for {ndim} dimensions",
-            found=f"{len(content)} bytes",
+            found="the end of the file",
+            at=f"byte {len(content)}",
         )
     shape = struct.unpack(f">{ndim}I", content[4:header])
     dtype = _DTYPES[code]
@@ -78,18 +77,17 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             path,
             expected=f"{size} bytes of data for shape {shape} of {dtype.newbyteorder('=')}",
             found=f"{len(content) - header}",
+            at=f"byte {header}",
         )
     data = np.frombuffer(content, dtype, offset=header).reshape(shape)
     return data.astype(dtype.newbyteorder("="))
 
 
 def _read(path: Path) -> bytes:
+    content = read_bytes(path, what="an IDX file")
+    if not content.startswith(_GZIP_MAGIC):
+        return content
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
-    except FileNotFoundError:
-        raise DataFileError(path, expected="an IDX file", found="no such file") from None
+        return gzip.decompress(content)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataFileError(path, expected="an intact gzip file", found=str(error)) from error
-    except OSError as error:
-        raise DataFileError(path, expected="a readable file", found=error.strerror or str(error)) from error

@@ -1,14 +1,18 @@
 """MNIST, and what is packed as MNIST is, from its four IDX files."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from jaxopt_core.data.arrays import Dataset, Split
-from jaxopt_core.data.idx import DataFileError, read_idx
+from jaxopt_core.data.files import DataFileError, find_files
+from jaxopt_core.data.idx import read_idx
 
 _CLASSES = 10
+_NDIM = {"images": 3, "labels": 1}
+_SPLITS = ("train", "t10k")
 _LARGEST_PIXEL = np.float32(255)
 
 
@@ -28,24 +32,20 @@ def load_mnist(directory: str | os.PathLike[str]) -> Dataset:
     Raises:
         DataFileError: a file is missing or is not what it should be: the message names it.
     """
-    folder = Path(directory)
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "no such folder"
-        raise DataFileError(folder, expected="a folder with MNIST's IDX files", found=found)
-    train, train_pixels = _read_split(folder, "train")
-    test, test_pixels = _read_split(folder, "t10k")
+    wanted = {f"{prefix} {kind}": _names(prefix, kind) for prefix in _SPLITS for kind in _NDIM}
+    paths = find_files(directory, wanted, what="MNIST's IDX files")
+    (train, train_pixels), (test, test_pixels) = (_read_split(paths, prefix) for prefix in _SPLITS)
     if test_pixels != train_pixels:
         raise DataFileError(
-            _find(folder, "t10k-images", 3),
+            paths["t10k images"],
             expected=f"images of {_size(train_pixels)} pixels as in the training set",
             found=_size(test_pixels),
         )
-    return Dataset(name=f"MNIST in {folder}", classes=_CLASSES, train=train, test=test)
+    return Dataset(name=f"MNIST in {Path(directory)}", classes=_CLASSES, train=train, test=test)
 
 
-def _read_split(folder: Path, prefix: str) -> tuple[Split, tuple[int, ...]]:
-    images_path = _find(folder, f"{prefix}-images", 3)
-    labels_path = _find(folder, f"{prefix}-labels", 1)
+def _read_split(paths: Mapping[str, Path], prefix: str) -> tuple[Split, tuple[int, ...]]:
+    images_path, labels_path = paths[f"{prefix} images"], paths[f"{prefix} labels"]
     images = _read_bytes(images_path, ndim=3)
     labels = _read_bytes(labels_path, ndim=1)
     if images.size == 0:
@@ -61,19 +61,18 @@ def _read_split(folder: Path, prefix: str) -> tuple[Split, tuple[int, ...]]:
         raise DataFileError(
             labels_path,
             expected=f"labels from 0 to {_CLASSES - 1}",
-            found=f"{labels[first]} at index {first}",
+            found=str(labels[first]),
+            at=f"index {first}",
         )
     pixels = images.reshape(len(images), -1).astype(np.float32) / _LARGEST_PIXEL
     return Split(pixels, labels.astype(np.int32)), images.shape[1:]
 
 
-def _find(folder: Path, stem: str, ndim: int) -> Path:
-    published = f"{stem}-idx{ndim}-ubyte"
-    unpacked = f"{stem}.idx{ndim}-ubyte"
-    for name in (published, f"{published}.gz", unpacked, f"{unpacked}.gz"):
-        if (folder / name).exists():
-            return folder / name
-    raise DataFileError(folder / published, expected=f"this file or {published}.gz", found="neither of them")
+def _names(prefix: str, kind: str) -> list[str]:
+    """As published, and as some archives unpack them."""
+    ndim = _NDIM[kind]
+    names = f"{prefix}-{kind}-idx{ndim}-ubyte", f"{prefix}-{kind}.idx{ndim}-ubyte"
+    return [name + suffix for name in names for suffix in ("", ".gz")]
 
 
 def _read_bytes(path: Path, ndim: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

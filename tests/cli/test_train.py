@@ -60,7 +60,7 @@ WRONG = {
     "--batch-size 0": "--batch-size: expected 1 to 1437, the number of images, found 0",
     "--batch-size 5000": "--batch-size: expected 1 to 1437, the number of images, found 5000",
     "--data absent": "--data: absent: expected a folder with MNIST's IDX files, found no such",
-    "--data .": "--data: train-images-idx3-ubyte: expected this file or train-images-idx3-ubyte.gz",
+    "--data .": "--data: .: expected MNIST's IDX files, found 0 of 4 files; missing: train-images-idx3",
     "--out file/a": "--out: expected a folder that can be written to, found file/a (Not a dir",
 }
 

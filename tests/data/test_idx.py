@@ -39,17 +39,17 @@ def test_reads_an_empty_array(tmp_path):
 WHOLE = idx_bytes(np.arange(12, dtype="u1").reshape(3, 4))
 ZIPPED = gzip.compress(WHOLE, mtime=0)
 MALFORMED = {
-    "empty": (b"", "expected an IDX header of 4 bytes, found 0 bytes"),
+    "empty": (b"", "expected an IDX header of 4 bytes, found the end of the file at byte 0"),
     "text": (b"not an image", "expected an IDX file (first bytes 00 00, then"),
-    "unknown type": (b"\0\0\x0a\x01", "found first bytes 00 00 0a 01"),
-    "header cut": (WHOLE[:7], "expected an IDX header of 12 bytes for 2 dimensions, found 7"),
-    "data cut": (WHOLE[:-5], "expected 12 bytes of data for shape (3, 4) of uint8, found 7"),
-    "data added": (WHOLE + b"xx", "expected 12 bytes of data for shape (3, 4) of uint8, found 14"),
-    "absurd size": (b"\0\0\x0e\x02" + b"\xff" * 8, "of float64, found 0"),
+    "unknown type": (b"\0\0\x0a\x01", "found 00 00 0a 01 at byte 0"),
+    "header cut": (WHOLE[:7], "of 12 bytes for 2 dimensions, found the end of the file at byte 7"),
+    "data cut": (WHOLE[:-5], "expected 12 bytes of data for shape (3, 4) of uint8, found 7 at byte 12"),
+    "data added": (WHOLE + b"xx", "expected 12 bytes of data for shape (3, 4) of uint8, found 14 at byte 12"),
+    "absurd size": (b"\0\0\x0e\x02" + b"\xff" * 8, "of float64, found 0 at byte 12"),
     "gzip cut": (ZIPPED[:-9], "expected an intact gzip file, found "),
     "gzip damaged": (ZIPPED[:-8] + bytes(8), "expected an intact gzip file, found CRC"),
     "gzip header only": (ZIPPED[:3], "expected an intact gzip file, found "),
-    "gzip of text": (gzip.compress(b"text"), "found first bytes 74 65 78 74"),
+    "gzip of text": (gzip.compress(b"text"), "found 74 65 78 74 at byte 0"),
 }
 
 

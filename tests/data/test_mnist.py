@@ -73,14 +73,17 @@ def test_files_that_do_not_fit(tmp_path, case):
         load_mnist(tmp_path)
 
 
-@pytest.mark.parametrize("split", ["train", "t10k"])
-@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
-def test_missing_file(tmp_path, split, kind):
+@pytest.mark.parametrize("kept", [["train-images-idx3-ubyte"], ["t10k-labels-idx1-ubyte"], []])
+def test_names_all_missing_files(tmp_path, kept):
     write_mnist(tmp_path)
-    path = tmp_path / f"{split}-{kind}-ubyte"
-    path.unlink()
-    message = f"{path}: expected this file or {path.name}.gz, found neither of them"
-    with pytest.raises(DataFileError, match=re.escape(message)):
+    names = [
+        f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    ]
+    missing = [name for name in names if name not in kept]
+    for name in missing:
+        (tmp_path / name).unlink()
+    message = f"{tmp_path}: expected MNIST's IDX files, found {len(kept)} of 4 files; missing: "
+    with pytest.raises(DataFileError, match=re.escape(message + ", ".join(missing)) + "$"):
         load_mnist(tmp_path)
 
 
