@@ -6,7 +6,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint docs bench clean
+.PHONY: help train test test-slow lint docs bench clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ train: .venv-train/installed  ## train a network on handwritten digits; results 
 
 test: .venv-test/installed  ## the whole test suite, on two cores
 	.venv-test/bin/python -m pytest -n 2 $(ARGS)
+
+test-slow: .venv-test/installed  ## the tests marked slow: more mutated files, more kills, the benchmark scripts
+	.venv-test/bin/python -m pytest -n 2 -m slow $(ARGS)
 
 # The type checker sees what a user installs, not the checkout; what setuptools left in build/ would
 # be installed too.
