@@ -81,7 +81,9 @@ def test_rate_with_adamw(spec):
 
 
 @pytest.mark.parametrize(
-    "theirs", [("StepLR", {"step_size": 2}), ("MultiplicativeLR", {"lr_lambda": decay})], ids=str
+    "theirs",
+    [("StepLR", {"step_size": 2}), ("MultiplicativeLR", {"lr_lambda": decay})],
+    ids=lambda row: row[0],
 )
 def test_per_epoch(theirs):
     rates = oracle.run_scheduler(theirs, 6, 0.1)["lr"]
