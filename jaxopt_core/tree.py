@@ -30,11 +30,16 @@ def is_leaf(node: Any) -> bool:
     return is_absent(node) or isinstance(node, sparse.BCOO)
 
 
-def _flatten(tree: Any) -> tuple[list[str], list[Any], Any]:
+def _flatten(tree: Any, abstract: bool = False) -> tuple[list[str], list[Any], Any]:
     pairs, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     parents = collections.Counter(path[:-1] for path, _ in pairs)
     paths = [_name(path, parents[path[:-1]] == 1) for path, _ in pairs]
-    return paths, [_array(name, leaf) for name, (_, leaf) in zip(paths, pairs, strict=True)], treedef
+    leaves = [leaf for _, leaf in pairs]
+    values = [
+        leaf if abstract and isinstance(leaf, jax.ShapeDtypeStruct) else _array(name, leaf)
+        for name, leaf in zip(paths, leaves, strict=True)
+    ]
+    return paths, values, treedef
 
 
 def _name(path: tuple[Any, ...], alone: bool) -> str:
@@ -53,9 +58,14 @@ def _array(name: str, leaf: Any) -> Any:
         raise TypeError(f"{name!r} is no array: got {leaf!r} of type {type(leaf).__name__}.") from None
 
 
-def flatten(params: Any) -> Leaves:
-    """Flattens a tree of parameters, with the path of each leaf (``"layers/0/kernel"``)."""
-    return Leaves(*_flatten(params))
+def flatten(params: Any, *, abstract: bool = False) -> Leaves:
+    """Flattens a tree of parameters, with the path of each leaf (``"layers/0/kernel"``).
+
+    Args:
+      params: the tree.
+      abstract: allow leaves that are a shape and a dtype only (``jax.ShapeDtypeStruct``). Default False.
+    """
+    return Leaves(*_flatten(params, abstract))
 
 
 class Leaves(NamedTuple):

@@ -47,7 +47,7 @@ def number(value: Any) -> Any:
 
 
 def in_place_of(old: Any, value: np.ndarray[Any, Any]) -> jax.Array:
-    """A new array of the values, with dtype and place of ``old``."""
+    """A new array of the values, with dtype and place of ``old``, which may be a shape and a dtype only."""
     array = jnp.array(value, old.dtype, copy=True)
-    committed = isinstance(old, jax.Array) and old.committed
-    return jax.device_put(array, old.sharding) if committed else array
+    wanted = old.committed if isinstance(old, jax.Array) else getattr(old, "sharding", None) is not None
+    return jax.device_put(array, old.sharding) if wanted else array

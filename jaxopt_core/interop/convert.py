@@ -315,8 +315,7 @@ def _identity(shapes: Mapping[str, Any], params: Any, rest: Any) -> Layout:
 
 def _layout(description: Mapping[str, Any], params: Any, rest: Any) -> Layout:
     shapes = {name: tuple(description["shapes"][name]) for name in description["model"]["names"]}
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (params, rest))
-    return _identity(shapes, *zeros)
+    return _identity(shapes, params, rest)
 
 
 def _empty_optimizer(saved: Mapping[str, Any], layout: Layout, params: Any, stored: Any) -> tuple[Any, Any]:

@@ -43,12 +43,14 @@ def make_layout(
     earlier one is tied to it, if the tree has one leaf for both.
 
     Args:
-      params: the parameters.
+      params: the parameters; or their shapes (``jax.ShapeDtypeStruct``), as ``flax.nnx.eval_shape`` and
+        ``jax.eval_shape`` give them, so that no starting values are drawn only to be replaced.
       state_dict: PyTorch's ``model.state_dict()``, or name -> shape. Without it names and shapes follow
         from the tree by the convention, and the order of PyTorch's parameters is not known: then the
         functions for optimizers need ``names``.
       rest: running statistics and whatever else belongs to the model and is no parameter. Leaves of
-        Flax's random streams (``rngs``) need no counterpart.
+        Flax's random streams (``rngs``) need no counterpart, nor does ``num_batches_tracked``, which files
+        written before PyTorch 0.4.1 do not have.
       rules: what the convention does not say.
       rename: regular expression -> replacement, applied to PyTorch's names (``re.sub``) before the
         convention: ``{r"^(\d+)\.": lambda match: f"layers.{int(match[1]) // 2}."}`` for the Linear
@@ -103,7 +105,7 @@ def make_layout(
 def _shapes(tree: Any) -> dict[str, Shape]:
     if tree is None:
         return {}
-    return {path: tuple(leaf.shape) for path, leaf in flatten(tree).present()}
+    return {path: tuple(leaf.shape) for path, leaf in flatten(tree, abstract=True).present()}
 
 
 def _read(state_dict: Mapping[str, Any]) -> tuple[dict[str, Shape], dict[str, np.dtype[Any]]]:

@@ -116,7 +116,7 @@ class Layout:
           (1, 5)
         """
         moved: dict[tuple[int, ...], list[str]] = {}
-        for path in self.leaves if params is None else flatten(params).paths:
+        for path in self.leaves if params is None else flatten(params, abstract=True).paths:
             axes = self.matrix_axes(path) if path in self.by_path else None
             if axes is not None and axes != tuple(range(len(axes))):
                 moved.setdefault(axes, []).append(path)

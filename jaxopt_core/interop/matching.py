@@ -12,7 +12,16 @@ import numpy as np
 
 from jaxopt_core.interop.arrays import as_numpy, is_tensor
 from jaxopt_core.interop.layout import LayoutError
-from jaxopt_core.interop.rules import Piece, Rule, Shape, is_random, natural, part_shape, tensor_names
+from jaxopt_core.interop.rules import (
+    Piece,
+    Rule,
+    Shape,
+    is_counter,
+    is_random,
+    natural,
+    part_shape,
+    tensor_names,
+)
 
 __all__ = ["Matching"]
 
@@ -27,7 +36,6 @@ _ATTENTION = tuple(
 )
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # DataParallel, torch.compile
 _HINTS = 20  # candidates for more names than that nobody reads, and they take long to find
-_COUNTER = re.compile(r"(.*\.)?num_batches_tracked")  # Flax's own BatchNorm has no such thing
 
 
 class Matching:
@@ -73,7 +81,7 @@ class Matching:
             found = re.fullmatch(rule.name, plain)
             if found and all(path in self.leaves for path in _expanded(rule, found)):
                 return self._apply(rule, found, name)
-        if _COUNTER.fullmatch(name):
+        if is_counter(name):  # Flax's own BatchNorm has no such thing
             self.ignored.append(name)
         else:
             self.unmatched.append(name)
@@ -160,7 +168,8 @@ class Matching:
             self._join(path)
         matched = {piece.path for piece in self.pieces} | self.parts.keys()
         mentioned = " ".join(self.problems)
-        free = [p for p in self.leaves if not (p in matched or is_random(p) or repr(p) in mentioned)]
+        needless = {p for p in self.leaves if is_random(p) or is_counter(p)}
+        free = [p for p in self.leaves if not (p in matched or p in needless or repr(p) in mentioned)]
         paths = {tensor_names(path)[0]: path for path in free or self.leaves}
         for i, name in enumerate(self.unmatched):
             hint = _near(self.plain[name], paths, paths) + self._twin(name) if i < _HINTS else ""

@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_core.interop.arrays import as_numpy, in_place_of, is_tensor
 from jaxopt_core.interop.layout import Layout, LayoutError
-from jaxopt_core.interop.rules import is_random
+from jaxopt_core.interop.rules import is_counter, is_random
 from jaxopt_core.tree import Leaves, flatten, is_absent
 
 __all__ = ["known_leaves", "params_from_torch", "params_to_torch"]
 
 
-def params_from_torch(state_dict: Mapping[str, Any], layout: Layout, like: Any) -> Any:
+def params_from_torch(
+    state_dict: Mapping[str, Any], layout: Layout, like: Any, *, rngs: jax.Array | None = None
+) -> Any:
     """A tree of parameters, or of a model's other state, out of PyTorch's ``model.state_dict()``.
 
     Args:
       state_dict: name -> array (as ``interop.load`` reads it) or torch tensor.
       layout: of the model; made from this state dict or one like it.
-      like: the tree to fill: ``params``, or ``rest``. Its arrays give dtype and sharding, not values; leaves
-        of random streams stay as they are.
+      like: the tree to fill: ``params``, or ``rest``. Its arrays, or ``jax.ShapeDtypeStruct``, give dtype and
+        sharding, not values. Leaves of random streams stay as they are, and so does ``num_batches_tracked``
+        where the file is too old to have it (0, as PyTorch makes it, if ``like`` is abstract).
+      rngs: key from which the random streams of an abstract ``like`` start.
 
     Returns:
       A tree like ``like``, of new arrays.
@@ -30,7 +36,7 @@ def params_from_torch(state_dict: Mapping[str, Any], layout: Layout, like: Any) 
     Raises:
       LayoutError: tensors that are missing, that the layout does not know, or that have another shape or
         dtype; all of them. Nothing is cast, except that integers may come narrower (PyTorch's
-        ``num_batches_tracked`` is int64) as long as they fit.
+        ``num_batches_tracked`` is int64) as long as they fit. Also random streams without ``rngs``.
 
     Example:
       >>> import jax.numpy as jnp, numpy as np
@@ -41,12 +47,17 @@ def params_from_torch(state_dict: Mapping[str, Any], layout: Layout, like: Any) 
       >>> interop.params_from_torch(state_dict, layout, like=params)["fc"]["kernel"].tolist()
       [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
     """
-    tree = flatten(like)
+    tree = flatten(like, abstract=True)
     problems = known_leaves(tree, layout)
     wanted = [n for path, leaf in tree.present() if path in layout.by_path for n in layout.names(path)]
     tensors = _tensors(state_dict, layout, wanted, problems)
     values: list[Any] = []
-    for path, leaf in zip(tree.paths, tree.values, strict=True):
+    for i, (path, leaf) in enumerate(zip(tree.paths, tree.values, strict=True)):
+        if isinstance(leaf, jax.ShapeDtypeStruct) and path not in layout.by_path:
+            values.append(
+                _started(path, leaf, None if rngs is None else jax.random.fold_in(rngs, i), problems)
+            )
+            continue
         if is_absent(leaf) or path not in layout.by_path or not tensors.keys() >= set(layout.names(path)):
             values.append(leaf)
             continue
@@ -112,11 +123,21 @@ def known_leaves(tree: Leaves, layout: Layout) -> list[str]:
     problems = []
     for path, leaf in tree.present():
         if path not in layout.by_path:
-            if not is_random(path):
+            if not is_random(path) and not is_counter(path):
                 problems.append(f"the layout does not know the leaf {path!r}")
         elif tuple(leaf.shape) != layout.leaves[path]:
             problems.append(f"{path!r} has shape {leaf.shape}, in the layout {layout.leaves[path]}")
     return problems
+
+
+def _started(path: str, leaf: Any, key: jax.Array | None, problems: list[str]) -> Any:
+    """A leaf that the file has no tensor for, as it is at the start of a run."""
+    if not is_random(path) or not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.zeros(leaf.shape, leaf.dtype) if is_random(path) or is_counter(path) else leaf
+    if key is None:
+        problems.append(f"{path!r} is a random stream, which files do not hold: give rngs=jax.random.key(0)")
+        return leaf
+    return jax.random.split(key, leaf.shape) if leaf.shape else key
 
 
 def _tensors(

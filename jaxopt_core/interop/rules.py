@@ -12,6 +12,7 @@ __all__ = [
     "Piece",
     "Rule",
     "after_flatten",
+    "is_counter",
     "is_random",
     "natural",
     "part_shape",
@@ -159,6 +160,11 @@ def tensor_names(path: str) -> tuple[str, str]:
 def is_random(path: str) -> bool:
     """Whether a leaf belongs to Flax's random streams, which PyTorch does not keep in a model."""
     return "rngs" in path.split("/")
+
+
+def is_counter(name: str) -> bool:
+    """Whether a path or a name is that of the number of batches that a batch normalization has seen."""
+    return name.replace(".", "/").split("/")[-1] == "num_batches_tracked"
 
 
 def natural(path: str, tensor: Shape, leaf: Shape) -> tuple[Shape, tuple[int, ...]] | None:
