@@ -12,7 +12,7 @@ help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: .venv-train/installed  ## train a network on handwritten digits; results in runs/
-	.venv-train/bin/jaxopt-core train $(ARGS)
+	.venv-train/bin/jaxopt-core train digits $(ARGS)
 
 test: .venv-test/installed  ## the whole test suite, on two cores
 	.venv-test/bin/python -m pytest -n 2 $(ARGS)

@@ -1,32 +1,39 @@
-"""The training loop, and what it leaves behind: metrics, curves, parameters."""
+"""The training loop, and what it leaves behind: metrics, curves, checkpoints."""
 
-from jaxopt_core.training.loop import (
-    Progress,
-    Run,
-    TrainState,
-    count_steps,
-    evaluate,
-    fit,
-    make_train_steps,
-)
-from jaxopt_core.training.metrics import EpochMetrics, read_metrics, write_metrics
+from jaxopt_core.training.callbacks import Callback, Row, Run
+from jaxopt_core.training.checkpoint import Checkpoints, CorruptCheckpointError, Restored
+from jaxopt_core.training.early_stopping import EarlyStopping
+from jaxopt_core.training.loggers import CsvLogger, TensorBoardLogger, read_csv
+from jaxopt_core.training.loop import evaluate, fit
+from jaxopt_core.training.nonfinite import NonFiniteError, explain_nonfinite
 from jaxopt_core.training.parameters import load_parameters, save_parameters
-from jaxopt_core.training.plots import plot_curves
-from jaxopt_core.training.progress import progress_bar
+from jaxopt_core.training.plots import Curves, plot_curves, read_curves
+from jaxopt_core.training.progress import ProgressBar
+from jaxopt_core.training.state import TrainState, init_state
+from jaxopt_core.training.step import make_step
 
 __all__ = [
-    "EpochMetrics",
-    "Progress",
+    "Callback",
+    "Checkpoints",
+    "CorruptCheckpointError",
+    "CsvLogger",
+    "Curves",
+    "EarlyStopping",
+    "NonFiniteError",
+    "ProgressBar",
+    "Restored",
+    "Row",
     "Run",
+    "TensorBoardLogger",
     "TrainState",
-    "count_steps",
     "evaluate",
+    "explain_nonfinite",
     "fit",
+    "init_state",
     "load_parameters",
-    "make_train_steps",
+    "make_step",
     "plot_curves",
-    "progress_bar",
-    "read_metrics",
+    "read_csv",
+    "read_curves",
     "save_parameters",
-    "write_metrics",
 ]

@@ -1,61 +1,84 @@
-"""A progress bar for the loop."""
+"""A progress bar."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxopt_core.extras import needs_extra
-from jaxopt_core.training.loop import Progress
+from jaxopt_core.training.callbacks import Callback, Row, Run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+__all__ = ["ProgressBar"]
 
-@contextmanager
-def progress_bar(
-    epochs: int, updates: int, console: Console | None = None
-) -> Iterator[Callable[[Progress], None]]:
-    """Shows epoch, loss, learning rate and images per second while a run goes on.
+
+class ProgressBar(Callback):
+    """Shows epoch, loss, learning rate, speed and time left while a run goes on.
 
     Where the console is not a terminal, only the last state is printed.
 
     Args:
-        epochs: of the whole run.
-        updates: of the whole run.
-        console: where to draw. Default: standard output.
-
-    Yields:
-        The ``on_progress`` of :func:`jaxopt_core.training.fit`.
+      per_step: examples (or images, or tokens) in an update. Default 1.
+      unit: what they are. Default ``"steps"``.
+      monitor: a metric of the validation to show beside the loss. Default None.
+      console: where to draw. Default: standard output.
 
     Raises:
-        MissingExtraError: rich is not installed.
+      MissingExtraError: rich is not installed.
     """
-    with needs_extra("train"):
-        from rich import progress as rich
 
-    bar = rich.Progress(
-        rich.TextColumn("epoch {task.fields[epoch]:>3}/{task.fields[epochs]}"),
-        rich.BarColumn(),
-        rich.TextColumn("loss {task.fields[loss]:.4f}"),
-        rich.TextColumn("lr {task.fields[lr]:.2e}"),
-        rich.TextColumn("{task.fields[rate]:>9,.0f} images/s"),
-        rich.TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-    )
-    task = bar.add_task("train", total=updates, epochs=epochs, epoch=0, loss=math.nan, lr=math.nan, rate=0.0)
+    def __init__(
+        self,
+        per_step: int = 1,
+        unit: str = "steps",
+        *,
+        monitor: str | None = None,
+        console: Console | None = None,
+    ) -> None:
+        with needs_extra("train"):
+            from rich import progress as rich
 
-    def show(now: Progress) -> None:
-        bar.update(
-            task,
-            completed=now.step,
-            epoch=now.epoch,
-            loss=now.loss,
-            lr=now.lr,
-            rate=now.images_per_second,
+        self.per_step, self.monitor = per_step, monitor
+        shown = [rich.TextColumn(f"{monitor} {{task.fields[monitored]:.4f}}")] if monitor else []
+        self._bar = rich.Progress(
+            rich.TextColumn("epoch {task.fields[epoch]:>3}"),
+            rich.BarColumn(),
+            rich.TextColumn("loss {task.fields[loss]:.4f}"),
+            *shown,
+            rich.TextColumn("lr {task.fields[lr]:.2e}"),
+            rich.TextColumn(f"{{task.fields[rate]:>9,.0f}} {unit}/s"),
+            rich.TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        )
+        nothing: Any = dict.fromkeys(("loss", "lr", "monitored"), math.nan)
+        self._task = self._bar.add_task("train", total=None, epoch=1, rate=0.0, **nothing)
+
+    def on_start(self, run: Run) -> None:
+        """Begins to draw."""
+        self._bar.update(self._task, total=run.total_steps, completed=run.step, epoch=run.epoch)
+        self._bar.start()
+
+    def on_steps(self, run: Run, metrics: dict[str, Any]) -> None:
+        """Moves on."""
+        lr = next((values[-1] for name, values in metrics.items() if name.startswith("lr")), math.nan)
+        self._bar.update(
+            self._task,
+            completed=run.step,
+            epoch=run.epoch,
+            loss=float(metrics["loss"].mean()) if "loss" in metrics else math.nan,
+            lr=float(lr),
+            rate=run.steps_per_second * self.per_step,
         )
 
-    with bar:
-        yield show
+    def on_row(self, run: Run, row: Row) -> None:
+        """Shows the monitored metric."""
+        del run
+        if self.monitor is not None:
+            self._bar.update(self._task, monitored=row.get(self.monitor, math.nan))
+
+    def on_end(self, run: Run) -> None:
+        """Stops drawing; a run that ended early has no time left."""
+        self._bar.update(self._task, total=run.step or None)
+        self._bar.stop()

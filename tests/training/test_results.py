@@ -12,18 +12,16 @@ from matplotlib.image import imread
 
 from jaxopt_core.models import MLP, pure
 from jaxopt_core.training import (
-    EpochMetrics,
+    CsvLogger,
+    Curves,
+    Run,
+    TensorBoardLogger,
     load_parameters,
     plot_curves,
-    read_metrics,
+    read_csv,
+    read_curves,
     save_parameters,
-    write_metrics,
 )
-
-ROWS = [
-    EpochMetrics(epoch, 5 * epoch, 1e-3 / epoch, 2 / epoch, 0.5, 2.5 / epoch, 0.4, 0.1, 1 / 3)
-    for epoch in range(1, 4)
-]
 
 
 def test_parameters_come_back(tmp_path):
@@ -84,25 +82,94 @@ def test_dtype_that_numpy_cannot_keep(tmp_path):
         save_parameters(tmp_path / "params.npz", {"w": jnp.zeros(2, jnp.bfloat16)})
 
 
+def log(folder, first, last, run=None):
+    """Logs steps ``first`` to ``last``, a row at the end."""
+    logger, run = CsvLogger(folder), run or Run(state=None, step=first - 1)
+    logger.on_start(run)
+    run.step = last
+    values = np.arange(first, last + 1, dtype=np.float32) / np.float32(3)
+    logger.on_steps(run, {"loss": values, "lr": values / 10})
+    logger.on_row(run, {"step": last, "val_loss": 1 / last})
+    logger.on_end(run)
+
+
 def test_metrics_come_back(tmp_path):
-    write_metrics(tmp_path / "metrics.csv", ROWS)
-    assert read_metrics(tmp_path / "metrics.csv") == ROWS
+    log(tmp_path, 1, 4)
+    steps, rows = read_curves(tmp_path)
+    assert steps["step"] == [1, 2, 3, 4]
+    assert steps["loss"] == (np.arange(1, 5, dtype=np.float32) / np.float32(3)).tolist()
+    assert rows == {"step": [4], "val_loss": [0.25]}
 
 
-@pytest.mark.parametrize("content", ["", "epoch,loss\n1,2\n"], ids=["empty", "other columns"])
-def test_other_csv(tmp_path, content):
-    (tmp_path / "metrics.csv").write_text(content)
-    with pytest.raises(ValueError, match="expected columns"):
-        read_metrics(tmp_path / "metrics.csv")
+def test_a_resumed_run_goes_on_behind_its_step(tmp_path):
+    log(tmp_path / "alone", 1, 4)
+    log(tmp_path / "alone", 5, 9)
+    log(tmp_path, 1, 4)
+    log(tmp_path, 5, 7)
+    with (tmp_path / "steps.csv").open("a") as file:
+        file.write("8,1.2")  # killed while it wrote
+    log(tmp_path, 5, 9)
+    for name in ("steps.csv", "metrics.csv"):
+        assert (tmp_path / name).read_text() == (tmp_path / "alone" / name).read_text()
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_curves_are_a_picture(tmp_path, epochs):
+def test_a_new_run_replaces_the_files(tmp_path):
+    log(tmp_path, 1, 9)
+    log(tmp_path, 1, 2)
+    assert read_csv(tmp_path / "steps.csv")["step"] == [1, 2]
+
+
+def test_other_csv(tmp_path):
+    (tmp_path / "steps.csv").write_text("step,loss\n1,2\n3\n4,5\n")
+    with pytest.raises(ValueError, match=r"steps.csv, line 3: expected 2 numbers"):
+        read_csv(tmp_path / "steps.csv")
+
+
+def test_tensorboard_has_the_same_numbers(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    logger, run = TensorBoardLogger(tmp_path), Run(state=None)
+    logger.on_start(run)
+    run.step = 2
+    logger.on_steps(run, {"loss": np.asarray([0.5, 0.25])})
+    logger.on_row(run, {"step": 2, "val_loss": 0.125})
+    logger.on_end(run)
+
+    (path,) = tmp_path.iterdir()
+    content, found, place = path.read_bytes(), {}, 0
+    while place < len(content):  # length, its checksum, the event, its checksum
+        size = int.from_bytes(content[place : place + 8], "little")
+        event = Event.FromString(content[place + 12 : place + 12 + size])
+        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        place += size + 16
+    assert found == {("step/loss", 1): 0.5, ("step/loss", 2): 0.25, ("val/loss", 2): 0.125}
+
+
+def curves(rows, factor=1.0):
+    updates = np.arange(1, 5 * rows + 1)
+    steps = {"step": updates.tolist(), "loss": (factor / updates).tolist()}
+    steps |= {"lr": np.linspace(1, 0, 5 * rows).tolist(), "grad_norm": (2 / updates).tolist()}
+    ends = list(range(5, 5 * rows + 1, 5))
+    measured = {"step": ends, "train_loss": [2 / n for n in ends], "val_loss": [3 / n for n in ends]}
+    measured |= {"train_accuracy": [1 - 1 / n for n in ends], "val_accuracy": [1 - 2 / n for n in ends]}
+    return Curves(steps, measured)
+
+
+@pytest.mark.parametrize(
+    "runs", [{"one": curves(1)}, {"one": curves(4)}, {"a": curves(3), "b": curves(4, 2.0)}]
+)
+def test_curves_are_a_picture(tmp_path, runs):
     path = tmp_path / "curves.png"
-    losses = np.linspace(2, 1, 5 * epochs, dtype=np.float32)
-    plot_curves(path, ROWS[:epochs], losses, "a title")
+    plot_curves(path, runs, "a title")
     picture = imread(path)
-    assert picture.shape == (630, 1500, 4)
-    # Something is drawn in both panels.
-    assert picture[100:500, 150:700].std() > 0.01
-    assert picture[100:500, 900:1400].std() > 0.01
+    assert picture.shape == (1050, 1650, 4)
+    for rows in (slice(100, 450), slice(600, 950)):
+        for columns in (slice(150, 800), slice(1000, 1600)):
+            assert picture[rows, columns].std() > 0.01
+
+
+def test_nothing_to_draw(tmp_path):
+    with pytest.raises(ValueError, match="expected at least one run"):
+        plot_curves(tmp_path / "a.png", {}, "")
+    with pytest.raises(ValueError, match=r"empty: expected at least one line in metrics.csv"):
+        plot_curves(tmp_path / "a.png", {"empty": Curves({}, {})}, "")

@@ -1,0 +1,169 @@
+"""The command line: ``jaxopt-core train``, ``launch``, ``evaluate``, ``plot`` and ``plot-schedule``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxopt_core.cli.errors import UsageError, choose
+from jaxopt_core.cli.options import TASKS, TrainOptions
+from jaxopt_core.extras import MissingExtraError, needs_extra
+
+__all__ = ["main"]
+
+_HELP = """\
+usage: jaxopt-core COMMAND ...
+
+PyTorch's optimizers in JAX.
+
+  train TASK           train a network: digits, image, text, speech or recommend
+  launch SCRIPT        start a training script on several processes, and again when one fails
+  tune TASK            search its hyperparameters, many trials in one compiled program
+  evaluate RUN         what a run's best (or last) checkpoint gives on its test data
+  plot RUN [RUN ...]   the curves of runs in one picture
+  plot-schedule        learning-rate schedules in one picture
+
+jaxopt-core COMMAND --help says more; for train: jaxopt-core train TASK --help.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """What the checkpoint of a run gives on the test data."""
+
+    run: Path
+    """The run's folder."""
+
+    which: str = "best"
+    """best or last."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """Draw the curves of one run, or compare those of several."""
+
+    runs: tuple[Path, ...]
+    """The runs' folders."""
+
+    out: Path = Path("comparison.png")
+    """The file to write; it is replaced if it is there."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      argv: arguments after the program's name. Default: those of the process.
+
+    Returns:
+      Exit status: 0; 1 when training diverged; 2 for wrong input; 130 after Ctrl-C; 143 after SIGTERM.
+      Everything but 0 comes with one line on standard error.
+
+    Raises:
+      SystemExit: after --help, with 0.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except (UsageError, MissingExtraError) as error:
+        return _fail(str(error), 2)
+    except FloatingPointError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _run(arguments: list[str]) -> int:
+    commands = ("train", "tune", "launch", "evaluate", "plot", "plot-schedule")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_HELP)
+        return 0
+    command = choose("command", arguments[0], commands)
+    rest = arguments[1:]
+    if command == "train":
+        if not rest or rest[0] in ("-h", "--help"):
+            sys.stdout.write(_train_help())
+            return 0
+        return _train(rest)
+    if command == "tune":
+        from jaxopt_core.cli.tune import main as tune
+
+        return tune(rest, _parse)
+    if command == "launch":
+        from jaxopt_core.parallel.launch import main as launch
+
+        return launch(rest)
+    if command == "evaluate":
+        from jaxopt_core.cli.evaluate import evaluate_run
+
+        options = _parse(Evaluate, command, rest, positional="run")
+        evaluate_run(options.run, choose("--which", options.which, ("best", "last")))
+    elif command == "plot":
+        from jaxopt_core.cli.plot import plot_runs
+
+        drawn = _parse(Plot, command, rest, positional="runs")
+        plot_runs(drawn.runs, drawn.out)
+    else:
+        from jaxopt_core.cli.schedule import PlotSchedule, plot_schedule
+
+        plot_schedule(_parse(PlotSchedule, command, rest))
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    from jaxopt_core.cli.config import read_config
+
+    task = choose("task", arguments[0], TASKS)
+    rest = arguments[1:]
+    default = TASKS[task]()
+    before = _parse(TASKS[task], f"train {task}", rest)
+    file = before.config
+    if before.resume or before.resume_step is not None:
+        file = file or before.out / "config.toml"
+    if file is not None:
+        _, default = read_config(file, task)
+    options: TrainOptions = _parse(TASKS[task], f"train {task}", rest, default)
+    options.check()
+    from jaxopt_core.cli.train import train
+
+    return train(task, options)
+
+
+def _train_help() -> str:
+    lines = [f"  {name:<10} {_summary(kind)}" for name, kind in TASKS.items()]
+    return "usage: jaxopt-core train TASK [options]\n\n" + "\n".join(lines) + "\n"
+
+
+def _summary(kind: type[TrainOptions]) -> str:
+    return (kind.__doc__ or "").partition("\n")[0]
+
+
+def _parse(kind: Any, command: str, arguments: list[str], default: Any = None, positional: str = "") -> Any:
+    with needs_extra("train"):
+        import tyro
+
+    if positional:
+        kind = tyro.conf.configure(tyro.conf.PositionalRequiredArgs)(kind)
+    errors = io.StringIO()
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, prog=f"jaxopt-core {command}", args=arguments, **given)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        # Tyro draws a box around what is one sentence.
+        text = re.sub(r"[╭╮╰╯│─]|-{4,}", " ", errors.getvalue()).partition("For full helptext")[0]
+        message = re.sub(r"\s+", " ", text).strip().removeprefix("Parsing error ")
+        raise UsageError(message or "the arguments cannot be parsed") from None
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"jaxopt-core: {message.strip().partition(chr(10))[0]}\n")
+    return status

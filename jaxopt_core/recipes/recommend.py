@@ -1,0 +1,64 @@
+"""Ratings by matrix factorisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxopt_core.data.batches import Arrays
+from jaxopt_core.data.ratings import load_movielens, make_low_rank_ratings
+from jaxopt_core.models import MatrixFactorization, NeuralCF, pure
+from jaxopt_core.recipes.classification import whole_batch
+from jaxopt_core.recipes.names import named
+from jaxopt_core.recipes.recipe import Recipe
+
+__all__ = ["build"]
+
+
+def build(options: Any) -> Recipe:
+    """See :func:`~jaxopt_core.recipes.build_recipe`; ``hidden`` is the number of factors."""
+    factors = options.hidden[0] if options.hidden else 4
+    kind = named("model", options.model, {"mf": MatrixFactorization, "ncf": NeuralCF})
+    ratings = make_low_rank_ratings() if options.data is None else load_movielens(options.data)
+    mean = float(np.mean(ratings.train["ratings"]))
+    start = {"global_bias": mean} if options.model == "mf" else {}
+    model = kind(ratings.num_users, ratings.num_items, factors, **start, rngs=nnx.Rngs(options.seed))
+    apply, params, rest = pure(model)
+    offset = 0.0 if options.model == "mf" else mean
+
+    def predict(params: Any, rest: Any, batch: Any, **how: Any) -> tuple[jax.Array, Any]:
+        found, rest = apply(params, rest, batch["users"], batch["items"], **how)
+        return found + offset, rest
+
+    def loss_fn(params: Any, rest: Any, batch: Any, rng: jax.Array) -> Any:
+        found, rest = predict(params, rest, batch, train=True, rngs=rng)
+        return jnp.mean((found - batch["ratings"]) ** 2), (rest, {})
+
+    def measure(params: Any, rest: Any, batch: Any) -> Any:
+        found, _ = predict(params, rest, batch, train=False)
+        squares = jnp.where(batch["mask"], (found - batch["ratings"]) ** 2, 0)
+        count = batch["mask"].sum(dtype=jnp.int32)
+        return {"loss": (squares.sum(), count)}
+
+    return Recipe(
+        title=f"{ratings.name}, {options.model} with {factors} factors: {len(ratings.train['ratings'])} "
+        f"ratings to train on, {len(ratings.test['ratings'])} to test",
+        params=params,
+        rest=rest,
+        loss_fn=loss_fn,
+        measure=measure,
+        train=Arrays(_used(ratings.train), options.batch_size, seed=options.seed, drop_last=True),
+        test=Arrays(_used(ratings.test), whole_batch(len(ratings.test["ratings"]), 8192), shuffle=False),
+        per_step=options.batch_size,
+        unit="ratings",
+        headline="loss",
+        best="min",
+    )
+
+
+def _used(ratings: dict[str, Any]) -> dict[str, Any]:
+    return {name: ratings[name] for name in ("users", "items", "ratings")}
