@@ -1,4 +1,4 @@
-"""The command line: ``jaxopt-core train``, ``launch``, ``evaluate``, ``plot`` and ``plot-schedule``."""
+"""The command line, ``jaxopt-core``."""
 
 from __future__ import annotations
 
@@ -7,30 +7,15 @@ import dataclasses
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxopt_core.cli.errors import UsageError, choose
 from jaxopt_core.cli.options import TASKS, TrainOptions
 from jaxopt_core.extras import MissingExtraError, needs_extra
 
 __all__ = ["main"]
-
-_HELP = """\
-usage: jaxopt-core COMMAND ...
-
-PyTorch's optimizers in JAX.
-
-  train TASK           train a network: digits, image, text, speech or recommend
-  launch SCRIPT        start a training script on several processes, and again when one fails
-  tune TASK            search its hyperparameters, many trials in one compiled program
-  evaluate RUN         what a run's best (or last) checkpoint gives on its test data
-  plot RUN [RUN ...]   the curves of runs in one picture
-  plot-schedule        learning-rate schedules in one picture
-
-jaxopt-core COMMAND --help says more; for train: jaxopt-core train TASK --help.
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: arguments after the program's name. Default: those of the process.
 
     Returns:
-      Exit status: 0; 1 when training diverged; 2 for wrong input; 130 after Ctrl-C; 143 after SIGTERM.
-      Everything but 0 comes with one line on standard error.
+      Exit status: 0; 1 when training diverged, or parity found a difference; 2 for wrong input; 130 after
+      Ctrl-C; 143 after SIGTERM. Wrong input comes with one line on standard error.
 
     Raises:
       SystemExit: after --help, with 0.
@@ -80,45 +65,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    commands = ("train", "tune", "launch", "evaluate", "plot", "plot-schedule")
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(_HELP)
+        sys.stdout.write(_help())
         return 0
-    command = choose("command", arguments[0], commands)
-    rest = arguments[1:]
-    if command == "train":
-        if not rest or rest[0] in ("-h", "--help"):
-            sys.stdout.write(_train_help())
-            return 0
-        return _train(rest)
-    if command == "tune":
-        from jaxopt_core.cli.tune import main as tune
+    return _COMMANDS[choose("command", arguments[0], _COMMANDS)].run(arguments[1:])
 
-        return tune(rest, _parse)
-    if command == "launch":
-        from jaxopt_core.parallel.launch import main as launch
 
-        return launch(rest)
-    if command == "evaluate":
-        from jaxopt_core.cli.evaluate import evaluate_run
-
-        options = _parse(Evaluate, command, rest, positional="run")
-        evaluate_run(options.run, choose("--which", options.which, ("best", "last")))
-    elif command == "plot":
-        from jaxopt_core.cli.plot import plot_runs
-
-        drawn = _parse(Plot, command, rest, positional="runs")
-        plot_runs(drawn.runs, drawn.out)
-    else:
-        from jaxopt_core.cli.schedule import PlotSchedule, plot_schedule
-
-        plot_schedule(_parse(PlotSchedule, command, rest))
-    return 0
+# Each imports what it needs: help and errors come at once.
 
 
 def _train(arguments: list[str]) -> int:
     from jaxopt_core.cli.config import read_config
 
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_train_help())
+        return 0
     task = choose("task", arguments[0], TASKS)
     rest = arguments[1:]
     default = TASKS[task]()
@@ -133,6 +94,92 @@ def _train(arguments: list[str]) -> int:
     from jaxopt_core.cli.train import train
 
     return train(task, options)
+
+
+def _tune(arguments: list[str]) -> int:
+    from jaxopt_core.cli.tune import main as tune
+
+    return tune(arguments, _parse)
+
+
+def _launch(arguments: list[str]) -> int:
+    from jaxopt_core.parallel.launch import main as launch
+
+    return launch(arguments)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from jaxopt_core.cli.evaluate import evaluate_run
+
+    options = _parse(Evaluate, "evaluate", arguments, positional="run")
+    evaluate_run(options.run, choose("--which", options.which, ("best", "last")))
+    return 0
+
+
+def _plot(arguments: list[str]) -> int:
+    from jaxopt_core.cli.plot import plot_runs
+
+    options = _parse(Plot, "plot", arguments, positional="runs")
+    plot_runs(options.runs, options.out)
+    return 0
+
+
+def _plot_schedule(arguments: list[str]) -> int:
+    from jaxopt_core.cli.schedule import PlotSchedule, plot_schedule
+
+    plot_schedule(_parse(PlotSchedule, "plot-schedule", arguments))
+    return 0
+
+
+def _parity(arguments: list[str]) -> int:
+    from jaxopt_core.cli.parity import Parity, parity
+
+    return 0 if parity(_parse(Parity, "parity", arguments, positional="optimizer")) else 1
+
+
+def _convert(arguments: list[str]) -> int:
+    from jaxopt_core.cli.checkpoints import Convert, convert
+
+    convert(_parse(Convert, "convert", arguments, positional="source target"))
+    return 0
+
+
+def _port(arguments: list[str]) -> int:
+    from jaxopt_core.cli.checkpoints import Port, port
+
+    port(_parse(Port, "port", arguments, positional="checkpoint"))
+    return 0
+
+
+class _Command(NamedTuple):
+    usage: str
+    summary: str
+    run: Callable[[list[str]], int]
+
+
+_COMMANDS = {
+    command.usage.partition(" ")[0]: command
+    for command in (
+        _Command("train TASK", "train a network: digits, image, text, speech or recommend", _train),
+        _Command("tune TASK", "search its hyperparameters, many trials in one compiled program", _tune),
+        _Command("launch SCRIPT", "start a script on several processes, and again when one fails", _launch),
+        _Command("evaluate RUN", "what a run's best (or last) checkpoint gives on its test data", _evaluate),
+        _Command("plot RUN [RUN ...]", "the curves of runs in one picture", _plot),
+        _Command("plot-schedule", "learning-rate schedules in one picture", _plot_schedule),
+        _Command("parity OPTIMIZER", "an optimizer in PyTorch and here on one problem, compared", _parity),
+        _Command("convert FROM TO", "a PyTorch training checkpoint to Orbax, or back", _convert),
+        _Command("port CHECKPOINT", "the Python that constructs a checkpoint's optimizer here", _port),
+    )
+}
+
+
+def _help() -> str:
+    lines = [f"  {command.usage:<20} {command.summary}" for command in _COMMANDS.values()]
+    return (
+        "usage: jaxopt-core COMMAND ...\n\nPyTorch's optimizers in JAX.\n\n"
+        + "\n".join(lines)
+        + "\n\njaxopt-core COMMAND --help says more; for train: jaxopt-core train TASK --help.\n"
+    )
 
 
 def _train_help() -> str:

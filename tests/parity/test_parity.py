@@ -13,8 +13,10 @@ import torch
 
 import jaxopt_core as jo
 from jaxopt_core import interop
+from jaxopt_core.cli.errors import UsageError
+from jaxopt_core.cli.parity import Parity
+from jaxopt_core.cli.parity import parity as command
 from jaxopt_core.parity import parity
-from jaxopt_core.parity.command import Parity, compare
 from jaxopt_core.parity.problem import make_recipe, settings
 
 torch.set_num_threads(1)  # the tensors are tiny, and pytest-xdist has the cores
@@ -172,7 +174,7 @@ def test_what_cannot_be_compared():
 def test_command(capsys, tmp_path):
     picture = tmp_path / "parity.png"
     options = Parity("adamw", ("weight_decay=0.1", "amsgrad=true"), "one_cycle_lr", steps=30, out=picture)
-    assert compare(options)
+    assert command(options)
     out = capsys.readouterr().out
     assert "AdamW, 888 parameters, float32, 30 steps" in out
     assert "Equal: within PyTorch's noise at each of 30 steps." in out
@@ -192,8 +194,8 @@ def test_command(capsys, tmp_path):
     ],
 )
 def test_wrong_options(options, message):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
-        compare(options)
+    with pytest.raises(UsageError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        command(options)
 
 
 def test_settings_are_literals():

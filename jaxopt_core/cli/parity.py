@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import jax
 
+from jaxopt_core.cli.errors import UsageError
 from jaxopt_core.extras import needs_extra
 from jaxopt_core.parity.problem import make_recipe, settings
-from jaxopt_core.parity.run import parity
+from jaxopt_core.parity.run import parity as run_both
 
-with needs_extra("train"):
-    import tyro
-
-__all__ = ["Parity", "compare"]
+__all__ = ["Parity", "parity"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Parity:
     distance from the loop is its own noise. Exit status 1 if ours is further away than that.
     """
 
-    optimizer: Annotated[str, tyro.conf.Positional]
+    optimizer: str
     """adamw, sgd, rmsprop, ...: any but lbfgs."""
 
     set: tuple[str, ...] = ()
@@ -54,14 +52,20 @@ class Parity:
     """A PNG file for the picture of the differences over the steps. Without it, no picture."""
 
 
-def compare(options: Parity) -> bool:
+def parity(options: Parity) -> bool:
     """Does what the options say, prints the result, and returns whether both sides are equal.
 
     Raises:
-      ValueError: an option cannot be used; one line.
-      OSError: the picture cannot be written.
+      UsageError: an option cannot be used, or the picture not written.
       MissingExtraError: torch is not installed.
     """
+    try:
+        return _compared(options)
+    except (ValueError, OSError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def _compared(options: Parity) -> bool:
     if not 1 <= options.steps <= 1_000_000:
         raise ValueError(f"--steps: expected 1 to 1000000, found {options.steps}")
     with needs_extra("train"):
@@ -78,7 +82,7 @@ def compare(options: Parity) -> bool:
             options.seed,
         )
         ticks = iter(track(range(options.steps), "comparing", console=Console(stderr=True), transient=True))
-        result = parity(
+        result = run_both(
             recipe.torch_optimizer,
             recipe.tx,
             recipe.params,
