@@ -145,11 +145,14 @@ class Ranks:
 
     def _blame(self, bad: list[int], codes: Sequence[int | None]) -> Outcome:
         # The others fail because of the first, which was killed or wrote the earliest traceback.
-        errors = {local: self._error(local) for local in bad}
-        first = min(bad, key=lambda local: (codes[local] != -signal.SIGKILL, errors[local].get("time", 0.0)))
-        code, error = codes[first] or 0, errors[first]
+        errors = {local: self._error(local) for local in range(len(codes))}
+        failed = [local for local, error in errors.items() if local in bad or error]
+        first = min(
+            failed, key=lambda local: (codes[local] != -signal.SIGKILL, errors[local].get("time", 0.0))
+        )
+        code, error = codes[first], errors[first]
         how = f"ended with status {code}"
-        if code < 0:
+        if code is not None and code < 0:
             how = f"was ended by {signal.Signals(-code).name}"
         if "line" in error:
             how = f"failed: {error['line']}"
