@@ -14,9 +14,11 @@ from jaxopt_core.data.mnist import load_mnist
 from jaxopt_core.data.position import Batches
 from jaxopt_core.data.prefetching import Prefetch, prefetch
 from jaxopt_core.data.ratings import RatingData, load_movielens, make_low_rank_ratings
+from jaxopt_core.data.recordings import load_recordings
+from jaxopt_core.data.speech import SpeechData
 from jaxopt_core.data.streaming import RandomAccess, Stream
 from jaxopt_core.data.text import ByteTokenizer, TextData, Tokenizer, load_pydoc, load_text, windows
-from jaxopt_core.data.tones import SpeechData, make_spoken_digits, speak
+from jaxopt_core.data.tones import make_spoken_digits, speak
 from jaxopt_core.data.wav import read_wav
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "load_mnist",
     "load_movielens",
     "load_pydoc",
+    "load_recordings",
     "load_text",
     "log_mel",
     "make_low_rank_ratings",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxopt_core.data.mel import log_mel
+from jaxopt_core.data.speech import SpeechData, assemble
 
-__all__ = ["SpeechData", "make_spoken_digits", "speak"]
+__all__ = ["make_spoken_digits", "speak"]
 
 SAMPLE_RATE = 8000
 # Two resonances in hertz at the beginning and at the end of each digit, spread over the plane that
@@ -26,26 +25,6 @@ _FORMANTS = (
     ((500, 1850), (270, 2400)),
     ((700, 1150), (700, 1800)),
 )
-
-
-class SpeechData(NamedTuple):
-    """What a speech recogniser is trained and judged on.
-
-    Attributes:
-        name: for people to read.
-        alphabet: what class ``i + 1`` is; class 0 is the blank of ``ctc_loss``.
-        train: ``features``, float32 of shape ``(utterances, frames, mels)``, log-mels minus the mean of the
-            training set and over its standard deviation, mel by mel, and 0 behind the end of an utterance;
-            ``feature_lengths``, int32, how many frames count; ``labels``, int32 of shape
-            ``(utterances, length)``, 0 behind the end; ``label_lengths``, int32. As
-            :class:`~jaxopt_core.data.Arrays` takes it.
-        test: the same.
-    """
-
-    name: str
-    alphabet: tuple[str, ...]
-    train: dict[str, NDArray[Any]]
-    test: dict[str, NDArray[Any]]
 
 
 def make_spoken_digits(
@@ -84,20 +63,8 @@ def make_spoken_digits(
         sound = sound + noise * random.normal(size=len(sound)).astype(np.float32)
         features.append(log_mel(sound, SAMPLE_RATE, n_mels=n_mels, n_fft=256, hop_length=80, floor=1e-6))
         labels.append(digits + 1)
-    heard = np.concatenate(features[:train])
-    mean, deviation = heard.mean(axis=0), heard.std(axis=0)
-    columns = {
-        "features": _pad([(each - mean) / deviation for each in features]),
-        "feature_lengths": np.array([len(each) for each in features], np.int32),
-        "labels": _pad([each.astype(np.int32) for each in labels], max_digits),
-        "label_lengths": np.array([len(each) for each in labels], np.int32),
-    }
-    return SpeechData(
-        "synthesised digits",
-        tuple("0123456789"),
-        {name: column[:train] for name, column in columns.items()},
-        {name: column[train:] for name, column in columns.items()},
-    )
+    is_test = np.arange(train + test) >= train
+    return assemble("synthesised digits", tuple("0123456789"), features, labels, is_test, max_digits)
 
 
 def speak(digits: list[int], random: np.random.Generator) -> NDArray[np.float32]:
@@ -141,11 +108,3 @@ def _voice(digit: int, pitch: float, tract: float, random: np.random.Generator) 
 
 def _silence(random: np.random.Generator, least: float, most: float) -> NDArray[np.float64]:
     return np.zeros(int(SAMPLE_RATE * random.uniform(least, most)))
-
-
-def _pad(parts: list[NDArray[Any]], length: int | None = None) -> NDArray[Any]:
-    length = length or max(map(len, parts))
-    out = np.zeros((len(parts), length, *parts[0].shape[1:]), parts[0].dtype)
-    for row, part in zip(out, parts, strict=True):
-        row[: len(part)] = part
-    return out

@@ -53,12 +53,11 @@ def plot_mistakes(
     predicted = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != targets)
     shown = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:most]
+    order = "; the surest first" if len(shown) > 1 else ""
     columns = min(6, max(1, len(shown)))
     lines = max(1, -(-len(shown) // columns))
     with picture(path, (2.0 * columns + 0.5, 2.6 * lines + 0.5)) as figure:
-        figure.suptitle(
-            f"{len(wrong)} of {len(targets)} wrong; the surest first", x=0.02, ha="left", fontsize=12
-        )
+        figure.suptitle(f"{len(wrong)} of {len(targets)} wrong{order}", x=0.02, ha="left", fontsize=12)
         grid = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes in grid:
             bare(axes)

@@ -38,6 +38,8 @@ def plot_confusion(path: StrPath, confusion: Confusion, names: Sequence[str] | N
     side = 3.2 + 0.55 * size
     with picture(path, (side + 0.4, side)) as figure:
         axes = figure.subplots()
+        is_short = max(map(len, names)) < 4
+        turned: Any = {} if is_short else {"rotation": 45, "ha": "left", "rotation_mode": "anchor"}
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for i in range(size):
             for j in range(size):
@@ -47,7 +49,7 @@ def plot_confusion(path: StrPath, confusion: Confusion, names: Sequence[str] | N
             axes.text(i, size - 0.3, f"{precision[i]:.3f}", ha="center", va="top", fontsize=9, rotation=45)
         axes.text(size - 0.3, -0.75, "recall", fontsize=9, style="italic")
         axes.text(-0.75, size - 0.3, "precision", fontsize=9, style="italic", ha="right", va="top")
-        axes.set_xticks(range(size), names, rotation=0 if max(map(len, names)) < 4 else 45, ha="center")
+        axes.set_xticks(range(size), names, **turned)
         axes.set_yticks(range(size), names)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
@@ -61,7 +63,7 @@ def plot_confusion(path: StrPath, confusion: Confusion, names: Sequence[str] | N
 
 
 def plot_roc(path: StrPath, curves: Sequence[RocCurve]) -> None:
-    """Draws the curves of :func:`roc_curves`, and beside them their upper left corner enlarged.
+    """Draws the curves of :func:`roc_curves`, and good ones beside it with the upper left corner enlarged.
 
     Args:
         path: the PNG to write.
@@ -73,9 +75,10 @@ def plot_roc(path: StrPath, curves: Sequence[RocCurve]) -> None:
     """
     if not curves:
         raise ValueError("expected at least one curve to draw, got none")
-    with picture(path, (11, 5)) as figure:
-        whole, corner = figure.subplots(1, 2)
-        for axes in (whole, corner):
+    panels = 2 if max(curve.auc for curve in curves) > 0.95 else 1
+    with picture(path, (5.5 * panels, 5)) as figure:
+        whole, *corners = figure.subplots(1, panels, squeeze=False)[0]
+        for axes in (whole, *corners):
             for i, curve in enumerate(curves):
                 style = {
                     "color": COLORS[i % len(COLORS)],
@@ -89,9 +92,10 @@ def plot_roc(path: StrPath, curves: Sequence[RocCurve]) -> None:
         whole.set_xlim(-0.01, 1.01)
         whole.set_ylim(-0.01, 1.01)
         whole.set_title(f"ROC, mean area {np.mean([curve.auc for curve in curves]):.4f}")
-        corner.set_xlim(-0.002, 0.2)
-        corner.set_ylim(0.8, 1.002)
-        corner.set_title("Its upper left corner")
+        for corner in corners:
+            corner.set_xlim(-0.002, 0.2)
+            corner.set_ylim(0.8, 1.002)
+            corner.set_title("Its upper left corner")
         whole.legend(title="area", fontsize=8, ncols=1 + len(curves) // 8, loc="lower right")
 
 

@@ -10,11 +10,13 @@ import torch
 from jaxopt_core.data import (
     DataFileError,
     hz_to_mel,
+    load_recordings,
     log_mel,
     make_spoken_digits,
     mel_filters,
     mel_to_hz,
     read_wav,
+    speak,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -134,3 +136,51 @@ def test_spoken_digits():
     heard = data.train["features"][inside]
     np.testing.assert_allclose(heard.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(heard.std(axis=0), 1, atol=1e-3)
+
+
+def record(folder, count=4, rate=8000):
+    random = np.random.default_rng(0)
+    for i in range(count):
+        digits = random.integers(0, 10, i + 1)
+        path = folder / f"speaker{i % 2}" / f"{i}.wav"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        write(path, speak(digits.tolist(), random)[:, None], 2, rate)
+        path.with_suffix(".txt").write_text("\n Said " + "".join(map(str, digits)))
+    return folder
+
+
+def test_recordings(tmp_path):
+    data = load_recordings(record(tmp_path), n_mels=20, test_fraction=0.25)
+    said = []
+    for part, count in ((data.train, 3), (data.test, 1)):
+        assert part["features"].shape[::2] == (count, 20)
+        for row, size in zip(part["labels"], part["label_lengths"], strict=True):
+            said.append("".join(data.alphabet[i - 1] for i in row[:size]))
+            assert not row[size:].any()
+    transcripts = [path.read_text().strip().lower() for path in tmp_path.rglob("*.txt")]
+    assert sorted(said) == sorted(transcripts)
+    assert {"s", "a", " "} <= set(data.alphabet)
+    samples, _ = read_wav(tmp_path / "speaker0/0.wav")
+    frames = np.concatenate([data.train["feature_lengths"], data.test["feature_lengths"]])
+    assert 1 + len(samples) // 80 in frames
+
+
+RECORDINGS_REFUSED = {
+    "one": (lambda f: [p.unlink() for p in sorted(f.rglob("*.wav"))[1:]], "two .wav files, found 1"),
+    "transcript": (lambda f: (f / "speaker1/3.txt").unlink(), r"found none for speaker1.3\.wav$"),
+    "nothing": (lambda f: (f / "speaker1/3.txt").write_text(" "), "3.txt: .* found nothing"),
+    "latin-1": (lambda f: (f / "speaker0/2.txt").write_bytes(b"caf\xe9"), "expected UTF-8, .* at byte 3"),
+    "rate": (
+        lambda f: write(f / "speaker1/3.wav", SOUND, 2, 16000),
+        "at 8000 Hz, .* found 50 samples at 16000",
+    ),
+    "short": (lambda f: write(f / "speaker1/3.wav", SOUND, 2, 8000), "at least 200 samples at 8000 Hz"),
+}
+
+
+@pytest.mark.parametrize("name", RECORDINGS_REFUSED)
+def test_recordings_refused(tmp_path, name):
+    spoil, message = RECORDINGS_REFUSED[name]
+    spoil(record(tmp_path))
+    with pytest.raises(DataFileError, match=message):
+        load_recordings(tmp_path, n_mels=20)
