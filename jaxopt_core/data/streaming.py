@@ -30,8 +30,8 @@ class RandomAccess(Protocol):
 class Stream:
     """Examples read one by one by grain's threads, as shuffled batches of constant shape.
 
-    For data that does not fit in memory or must be decoded; :class:`~jaxopt_core.data.Arrays` is
-    hundreds of times faster for data that does. Interface, order of the processes' rows, ``"mask"`` and
+    For data that does not fit in memory or must be decoded: :class:`~jaxopt_core.data.Arrays` is a
+    hundred times faster for data that does. Interface, order of the processes' rows, ``"mask"`` and
     state are the same as there. The randomness of ``transform`` depends on the seed and on how many
     examples came before over all epochs, not on processes or threads: 1, 2 and 4 processes see the same
     augmented examples, and a resumed run sees those that it would have seen.
@@ -44,7 +44,7 @@ class Stream:
         drop_last: leave out a last batch that is not full, and ``"mask"``. Default False.
         transform: ``(example, numpy.random.Generator) -> example``. Default None.
         threads: that read. Default 8.
-        read_ahead: examples that wait at most. Default: two batches.
+        read_ahead: batches that wait at most. Default 8, so that each thread has one to make.
         process_index: which process reads. Default 0.
         process_count: among how many the rows are shared. Default 1.
 
@@ -72,7 +72,7 @@ class Stream:
         drop_last: bool = False,
         transform: Transform | None = None,
         threads: int = 8,
-        read_ahead: int | None = None,
+        read_ahead: int = 8,
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
@@ -91,9 +91,7 @@ class Stream:
         self._position = Position(
             batches, seed=seed, shuffle=shuffle, batch_size=batch_size, examples=self.examples
         )
-        self._reading = grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=2 * batch_size if read_ahead is None else read_ahead
-        )
+        self._reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead)
         # An index beyond the length is of a later epoch, which grain shuffles and augments by itself.
         ordered = grain.MapDataset.source(source).seed(seed)
         ordered = ordered.shuffle() if shuffle else ordered
@@ -110,7 +108,8 @@ class Stream:
         epoch, first = self._position.begin()
         rows = grain.MapDataset.source(_Rows(self, epoch, first))
         local = self._rows.stop - self._rows.start
-        batches = iter(rows.to_iter_dataset(self._reading).batch(local))
+        # Batches are made by the threads: one example at a time costs several times as much.
+        batches = iter(rows.batch(local).to_iter_dataset(self._reading))
         for index, batch in enumerate(batches, first):
             self._position.drawn(epoch, index)
             yield batch
