@@ -1,0 +1,177 @@
+"""A function of one trial as one program over many: in turn, or side by side, on one device or several."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxopt_core.tuning.keys import as_data, as_keys
+
+__all__ = ["How", "Lifted", "MemoryLimitError", "choose_how", "default_memory", "program_bytes"]
+
+How = Literal["auto", "map", "vmap"]
+_AXIS = "trials"
+_FRACTION = 0.8  # of the free memory; the rest is for data and fragments
+
+
+class MemoryLimitError(ValueError):
+    """Not even one trial fits into the memory that was given."""
+
+
+def choose_how(how: How) -> Literal["map", "vmap"]:
+    """In turn on a CPU, side by side elsewhere; ``benchmarks.tuning`` measures both.
+
+    A CPU that runs one small trial keeps its matrices in the cache; a batch of them does not. An
+    accelerator needs the batch to be busy at all.
+    """
+    if how not in ("auto", "map", "vmap"):
+        raise ValueError(f"how: expected 'auto', 'map' or 'vmap', got {how!r}")
+    if how == "auto":
+        return "map" if jax.default_backend() == "cpu" else "vmap"
+    return how
+
+
+def default_memory() -> int:
+    """Bytes that a batch of trials may use on one device."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(_FRACTION * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(_FRACTION * free / jax.local_device_count())
+
+
+class Lifted:
+    """``fn(numbers, state, *args) -> state`` of one trial, compiled for many slots of them.
+
+    In a slot lies the state of one trial. A call works on the slots that it is told to, however many,
+    without another compilation: in turn the number is an argument of the program, side by side it is
+    rounded up to a power of two.
+
+    Args:
+      fn: of one trial, pure.
+      shapes: of one state, as ``jax.eval_shape`` gives them.
+      how: ``"map"``, in turn, or ``"vmap"``, side by side.
+      devices: over which the slots are spread.
+      memory: bytes that the program may use on one device.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        shapes: Any,
+        how: Literal["map", "vmap"],
+        devices: Sequence[jax.Device],
+        memory: int,
+    ) -> None:
+        self.fn, self.shapes, self.how, self.devices, self.memory = fn, shapes, how, list(devices), memory
+        self.compile_seconds = 0.0
+        self._compiled: dict[Any, Any] = {}
+
+    @property
+    def programs(self) -> int:
+        """How many were compiled."""
+        return len(self._compiled)
+
+    def __call__(self, slots: Sequence[int], numbers: Any, state: Any, args: tuple[Any, ...]) -> Any:
+        """Runs the trials in ``slots``.
+
+        Args:
+          slots: indices, different ones.
+          numbers: pytree, ``(slots in all, ...)``; equally many for each device.
+          state: pytree alike, with data in the place of keys; given up to the program.
+          args: the same for every trial.
+
+        Returns:
+          The state with the given slots replaced.
+        """
+        order, counts = self._deal(slots, len(jax.tree.leaves(numbers)[0]))
+        inputs = (order, counts, numbers, state, args)
+        leaves, structure = jax.tree.flatten(inputs)
+        key = structure, tuple((each.shape, each.dtype) for each in map(jax.typeof, leaves))
+        if key not in self._compiled:
+            start = time.perf_counter()
+            self._compiled[key] = self._compile(inputs, len(order) // len(self.devices))
+            self.compile_seconds += time.perf_counter() - start
+        return self._compiled[key](*inputs)
+
+    def _deal(self, slots: Sequence[int], total: int) -> tuple[Any, Any]:
+        """For each device the places, among its own, of the trials to run, and how many these are."""
+        each = total // len(self.devices)
+        own = [[s - d * each for s in slots if s // each == d] for d in range(len(self.devices))]
+        longest = max(map(len, own))
+        length = each if self.how == "map" else min(each, 1 << max(longest - 1, 0).bit_length())
+        # Behind the last one stands a place that does not exist: reading it is clipped, writing dropped.
+        order = [places + [each] * (length - len(places)) for places in own]
+        return np.asarray(order, np.int32).reshape(-1), np.asarray([len(p) for p in own], np.int32)
+
+    def _compile(self, inputs: Any, longest: int) -> Any:
+        chunk = longest if self.how == "vmap" else 1
+        while True:
+            compiled = jax.jit(self._program(chunk), donate_argnums=3).lower(*inputs).compile()
+            needed = program_bytes(compiled)
+            if needed <= self.memory:
+                return compiled
+            if chunk == 1:
+                raise MemoryLimitError(
+                    f"one trial at a time needs {needed / 2**20:.1f} MiB, with the states of all, on a "
+                    f"device; {self.memory / 2**20:.1f} MiB are allowed. Give fewer trials, or memory="
+                )
+            chunk = max(1, chunk // 2)
+
+    def _program(self, chunk: int) -> Callable[..., Any]:
+        many = self._in_turn if self.how == "map" else lambda *a: self._side_by_side(chunk, *a)
+        if len(self.devices) == 1:
+            return many
+        spread, same = PartitionSpec(_AXIS), PartitionSpec()
+        return jax.shard_map(
+            many,
+            mesh=Mesh(np.asarray(self.devices), (_AXIS,)),
+            in_specs=(spread, spread, spread, spread, same),
+            out_specs=spread,
+            check_vma=False,
+        )
+
+    def _run(self, numbers: Any, state: Any, args: Any) -> Any:
+        return as_data(self.fn(numbers, as_keys(state, self.shapes), *args))
+
+    def _in_turn(self, order: Any, counts: Any, numbers: Any, state: Any, args: Any) -> Any:
+        def body(i: Any, state: Any) -> Any:
+            def pick(x: Any) -> Any:
+                return lax.dynamic_index_in_dim(x, order[i], keepdims=False)
+
+            new = self._run(jax.tree.map(pick, numbers), jax.tree.map(pick, state), args)
+            put = lax.dynamic_update_index_in_dim
+            return jax.tree.map(lambda all_, one: put(all_, one, order[i], 0), state, new)
+
+        return lax.fori_loop(0, counts[0], body, state)
+
+    def _side_by_side(self, chunk: int, order: Any, counts: Any, numbers: Any, state: Any, args: Any) -> Any:
+        del counts
+
+        def pick(x: Any) -> Any:
+            return jnp.take(x, order, axis=0, mode="clip")
+
+        def run(one: Any) -> Any:
+            numbers, state = one
+            return self._run(numbers, state, args)
+
+        picked = jax.tree.map(pick, (numbers, state))
+        new = jax.vmap(run)(picked) if chunk >= len(order) else lax.map(run, picked, batch_size=chunk)
+        return jax.tree.map(lambda x, y: x.at[order].set(y, mode="drop"), state, new)
+
+
+def program_bytes(compiled: Any) -> int:
+    """Bytes on one device that a compiled program needs: arguments, results and what lies between."""
+    memory = compiled.memory_analysis()
+    if memory is None:
+        return 0
+    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(kept + memory.temp_size_in_bytes)

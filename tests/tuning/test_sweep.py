@@ -1,0 +1,129 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxopt_core.tuning import MemoryLimitError, Trainable, TrialsFailedError, sweep
+from tests.tuning.problems import SHRINKING, counting_compilations, linear
+
+RATES = [0.01, 0.02, 0.05, 0.1, 0.2]
+ONE = jax.devices()[:1]
+
+
+def alone(trainable, config):
+    """A trial without any of the machinery."""
+
+    @jax.jit
+    def run(traced, data):
+        state = trainable.init(traced, *data)
+        for _ in range(trainable.parts):
+            state, metrics = trainable.advance(traced, state, *data)
+        return metrics
+
+    return run({name: jnp.float32(value) for name, value in config.items()}, trainable.args)
+
+
+@pytest.mark.parametrize(("how", "devices"), [("map", 1), ("map", 3), ("vmap", 8)])
+def test_every_trial_ends_where_it_would_alone(how, devices):
+    trainable = linear(parts=3)
+    result = sweep(trainable, [{"lr": lr} for lr in RATES], how=how, devices=jax.devices()[:devices])
+    assert [trial.failure for trial in result.trials] == [""] * 5
+    assert result.programs == 1
+    expected = alone(trainable, result.trials[3].config)
+    np.testing.assert_allclose(result.trials[3].metrics["w"], expected["w"], rtol=2e-6)
+    assert len({trial.metrics["loss"] for trial in result.trials}) == 5
+    assert len(result.trials[3].history) == 3
+
+
+def test_each_structure_compiles_once():
+    trainable = linear()
+    configs = [
+        {"lr": lr, "optimizer": name, "seed": s} for s, lr in enumerate(RATES) for name in ("sgd", "adamw")
+    ]
+    jax.block_until_ready(jnp.zeros(3))  # what setup makes outside of any program is compiled by now
+    with counting_compilations() as compiled:
+        result = sweep(trainable, configs, devices=ONE)
+    assert result.programs == len(compiled) == 2
+    assert all(trial.status == "complete" for trial in result.trials)
+
+
+def test_a_seed_is_no_structure_and_a_flag_is():
+    def seen(config):
+        return jax.random.uniform(jax.random.key(config["seed"])) + (1.0 if config["flag"] else 0.0)
+
+    result = sweep(seen, [{"seed": s, "flag": f} for s in range(4) for f in (True, False, 1)], devices=ONE)
+    assert result.programs == 3
+    assert len({trial.metrics["value"] for trial in result.trials}) == 8
+    assert result.best("value", "maximize").config["flag"]
+
+
+def test_a_structure_that_raises_fails_alone():
+    def train(config):
+        if config["kind"] == "bad":
+            raise RuntimeError("no such kind\nand more")
+        return config["x"]
+
+    result = sweep(train, [{"x": 1.0, "kind": "bad"}, {"x": 2.0, "kind": "good"}])
+    assert [trial.status for trial in result.trials] == ["failed", "complete"]
+    assert result.trials[0].failure == "RuntimeError: no such kind"
+    assert result.best().number == 1
+
+
+def test_nan_is_never_best():
+    result = sweep(lambda config: jnp.log(config["x"]), [{"x": x} for x in (-1.0, 0.0, 3.0, 2.0)])
+    assert result.best().config == {"x": 2.0}
+    with pytest.raises(TrialsFailedError, match="none of 1 trials ended with a finite value"):
+        sweep(lambda config: jnp.log(config["x"]), [{"x": -1.0}]).best()
+
+
+def test_side_by_side_runs_as_many_as_fit():
+    def train(config):
+        x = jnp.arange(1000.0) * config["x"]
+        return jnp.sum(jax.lax.optimization_barrier(x) ** 2) / jnp.sum(x)
+
+    configs = [{"x": float(i)} for i in range(1, 33)]
+    free = sweep(train, configs, how="vmap", devices=ONE)
+    with counting_compilations() as compiled:
+        tight = sweep(train, configs, how="vmap", devices=ONE, memory=20_000)
+    assert len(compiled) > 1  # a smaller chunk each
+    found = ([trial.metrics["value"] for trial in result.trials] for result in (free, tight))
+    np.testing.assert_allclose(*found, rtol=1e-6)
+    with pytest.raises(MemoryLimitError, match=r"one trial at a time needs .* MiB"):
+        raise_first_failure(sweep(train, configs, how="vmap", devices=ONE, memory=100))
+
+
+def raise_first_failure(result):
+    failure = result.trials[0].failure
+    assert failure.startswith("MemoryLimitError")
+    raise MemoryLimitError(failure)
+
+
+def test_states_may_hold_keys():
+    result = sweep(SHRINKING, [{"lr": 0.1, "noise": 1e-3}, {"lr": 0.1, "noise": 0.0}])
+    assert result.trials[1].metrics["loss"] == pytest.approx(0.9**18)
+    assert (
+        len({round(part["loss"] - 0.9 ** (2 * n), 6) for n, part in enumerate(result.trials[0].history, 1)})
+        > 5
+    )
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match="configs: expected at least one"):
+        sweep(SHRINKING, [])
+    with pytest.raises(ValueError, match="how: expected 'auto', 'map' or 'vmap', got 'pmap'"):
+        sweep(SHRINKING, [{"lr": 0.1}], how="pmap")
+    with pytest.raises(ValueError, match="devices: expected at least one"):
+        sweep(SHRINKING, [{"lr": 0.1}], devices=[])
+    with pytest.raises(TypeError, match=r"configuration 0: unhashable type: 'list'; .* give tuples"):
+        sweep(SHRINKING, [{"lr": 0.1, "hidden": [3]}])
+    few = sweep(linear(parts=9), [{"lr": 0.1}])
+    assert "expected at least one update in each of 9 parts, found 8 updates" in few.trials[0].failure
+
+
+def test_integers_and_arrays_as_metrics():
+    def train(config):
+        return {"count": jnp.int32(3), "curve": jnp.arange(4) * config["x"].astype(jnp.int32)}
+
+    (trial,) = sweep(Trainable(lambda c: (), lambda c, s: (s, train(c))), [{"x": 2.0}]).trials
+    assert trial.metrics["count"] == 3
+    assert trial.metrics["curve"].tolist() == [0, 2, 4, 6]
