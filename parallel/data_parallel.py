@@ -76,7 +76,8 @@ def data_parallel_shard_map(
 
     The step sees one device's rows, as a rank of PyTorch does, and communicates through
     :func:`~jaxopt_core.parallel.synchronized`, which is all that must be in it. Metrics are averaged over
-    the devices, and ``state.rest`` (running statistics) is the first device's, as DDP broadcasts buffers.
+    the devices, and what else the state holds beside ``params`` and ``opt_state`` (running statistics) is the
+    first device's, as DDP broadcasts buffers.
 
     Use it for what the compiler does not do by itself: compressed gradients, one all-reduce for several
     micro-batches, reduce-scatter, BatchNorm with local statistics.

@@ -229,18 +229,18 @@ def _averaged(metrics: Any, scope: Scope) -> Any:
 
 def _rest_of_first(state: Any, scope: Scope) -> Any:
     """Buffers such as running statistics are the first device's, as DDP broadcasts those of rank 0."""
-    rest = field(state, "rest")
-    if rest is None or not jax.tree.leaves(rest):
+    if field(state, "params") is None:
         return state
     is_first = lax.axis_index(scope.axes) == 0
 
-    def first(x: Any) -> Any:
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            return x  # counts and random streams advance alike everywhere
+    def first(path: Any, x: Any) -> Any:
+        name = jax.tree_util.keystr(path[:1], simple=True)
+        # Counts and random streams advance alike everywhere.
+        if name in ("params", "opt_state") or not jnp.issubdtype(x.dtype, jnp.inexact):
+            return x
         return lax.psum(jnp.where(is_first, x, jnp.zeros_like(x)), scope.axes)
 
-    new = jax.tree.map(first, rest)
-    return {**state, "rest": new} if isinstance(state, dict) else state._replace(rest=new)
+    return jax.tree_util.tree_map_with_path(first, state)
 
 
 def _refuse_local_accumulation(state: Any, way: Way) -> None:

@@ -58,6 +58,8 @@ def synchronized(
     Args:
       tx: the optimizer, or a chain. Norms in it (``clip_grad_norm``, ``with_loss_scale``,
         ``skip_nonfinite``) need ``axis_name=jaxopt_core.parallel.shards`` if the strategy divides slots.
+        The extra arguments ``value`` and ``value_and_grad_fn`` (schedules that follow the loss, LBFGS) are
+        averaged like the gradients.
       hook: how gradients travel; see :mod:`jaxopt_core.parallel.hooks`. Default: as they are.
 
     Returns:
@@ -105,6 +107,7 @@ def synchronized(
             return updates, SynchronizedState(state.hook_state, inner_state)
         if params is None:
             raise ValueError("synchronized needs the parameters: call tx.update(grads, state, params).")
+        extra = _of_all_devices(scope, extra)
         if not any(division(part.slots) for part in scope.parts.values()):
             reduced, hook_state = _all_reduced(scope, grads, state.hook_state, hook)
             updates, inner_state = inner.update(reduced, state.inner_state, params, **extra)
@@ -115,6 +118,16 @@ def synchronized(
         return updates, SynchronizedState(state.hook_state, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _of_all_devices(scope: Scope, extra: dict[str, Any]) -> dict[str, Any]:
+    """What schedules and LBFGS are told of the loss: its mean, or each device would follow its own."""
+    extra = dict(extra)
+    if extra.get("value") is not None:
+        extra["value"] = lax.pmean(extra["value"], scope.axes)
+    if (fn := extra.get("value_and_grad_fn")) is not None:
+        extra["value_and_grad_fn"] = lambda params: lax.pmean(fn(params), scope.axes)
+    return extra
 
 
 def _constrained(scope: Scope | None, grads: Any) -> Any:

@@ -21,10 +21,13 @@ from jaxopt_core.parallel import (
     data_parallel_shard_map,
     device_key,
     example_keys,
+    fsdp,
+    gather_params,
     shards,
     synchronized,
     total,
     zero1,
+    zero2,
 )
 from jaxopt_core.training import init_state
 from jaxopt_core.training import make_step as training_step
@@ -193,6 +196,30 @@ def test_clipping_loss_scaling_and_ema(way, strategy):
     )
 
 
+@pytest.mark.parametrize("strategy", [zero1, zero2, fsdp], ids=lambda s: s.__name__)
+def test_accumulation_in_every_strategy(strategy):
+    tx = synchronized(jo.adamw(1e-2))
+    expected, losses = on_one(bowl_loss, tx, bowls(), batches())
+    step = data_parallel_shard_map(make_step(bowl_loss, tx, micro_batches=2), devices(4, 2), strategy())
+    got, got_losses = run(step, start(bowls(), tx), batches())
+    assert_close(got["params"], expected["params"], 1e-6)
+    np.testing.assert_allclose(got_losses, losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS[:2], ids=lambda way: way.__name__)
+def test_fsdp_of_a_loss_that_gathers_itself(way):
+    def loss_fn(params, rest, batch, rng):
+        return bowl_loss(gather_params(params), rest, batch, rng)
+
+    tx = synchronized(jo.adamw(1e-2))
+    step_fn = training_step(loss_fn, tx)
+    state = init_state(bowls(), {}, tx)
+    expected, _ = jax.jit(step_fn)(state, batches(1)[0])
+    got, _ = way(step_fn, devices(4, 2), fsdp())(state, batches(1)[0])
+    assert got.params["a"]["kernel"].sharding.shard_shape((16, 8)) == (8, 8)
+    assert_close(got, expected, 1e-6)
+
+
 def test_a_norm_of_one_part_is_refused():
     tx = synchronized(optax.chain(jo.gradients.clip_grad_norm(1.0), jo.adamw()))
     step = data_parallel_shard_map(make_step(bowl_loss, tx), devices(4), zero1())
@@ -280,11 +307,12 @@ def test_counts_are_added_and_not_averaged(way):
         way(functools.partial(step, wrapped=False), devices(4), trains=False)({}, batch)
 
 
-def test_lbfgs():
+@pytest.mark.parametrize("way", WAYS[:2], ids=lambda way: way.__name__)
+def test_lbfgs(way):
     def loss_fn(params, batch):
         return jnp.mean(jnp.square(batch["x"] @ params["kernel"] - batch["y"]))
 
-    tx = jo.lbfgs(max_iter=3)
+    tx = synchronized(jo.lbfgs(max_iter=3))
 
     def step(state, batch):
         value_and_grad = jax.value_and_grad(functools.partial(loss_fn, batch=batch))
@@ -299,8 +327,22 @@ def test_lbfgs():
         params = {"kernel": jnp.zeros((16, 8))}
         state, data = {"params": params, "opt_state": tx.init(params)}, batches(dtype=np.float64)
         expected, _ = run(jax.jit(step), state, data)
-        got, _ = run(data_parallel(step, devices(4)), state, data)
+        got, _ = run(way(step, devices(4)), state, data)
         assert_close(got["params"], expected["params"], 1e-12)
+
+
+@explicit
+def test_schedules_see_the_loss_of_the_whole_batch(way):
+    def update(grads, state, params=None, *, value):
+        del params
+        return grads, state + value
+
+    follows = optax.GradientTransformationExtraArgs(lambda params: jnp.zeros([]), update)
+    tx = synchronized(follows)
+    step_fn = training_step(bowl_loss, tx)
+    got, metrics = way(step_fn, devices(4))(init_state(bowls(), {}, tx), batches(1)[0])
+    assert_replicas_equal(got)
+    np.testing.assert_allclose(got.opt_state.inner_state, metrics["loss"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
