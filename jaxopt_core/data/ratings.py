@@ -186,4 +186,6 @@ def _first_fault(path: Path, lines: list[bytes], delimiter: bytes, skipped: int)
 
 def _is_rating(table: NDArray[np.float64]) -> NDArray[np.bool_]:
     whole = table[:, [0, 1, 3]]
-    return np.isfinite(table).all(axis=1) & (whole == np.round(whole)).all(axis=1) & (whole >= 0).all(axis=1)
+    # Larger numbers were rounded by float64.
+    is_whole = (whole == np.round(whole)) & (whole >= 0) & (whole < 2**53)
+    return np.isfinite(table[:, 2]) & is_whole.all(axis=1)

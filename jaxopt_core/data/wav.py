@@ -45,9 +45,12 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[NDArray[np.float32], int]:
         with wave.open(io.BytesIO(content)) as file:
             channels, width, rate, frames, *_ = file.getparams()
             data = file.readframes(frames)
-    except (wave.Error, EOFError) as error:
-        found = str(error) or "the end of the file"
+    # RuntimeError is what wave's chunks raise for a size that leads out of the file.
+    except (wave.Error, EOFError, RuntimeError) as error:
+        found = str(error) or "a chunk that does not end"
         raise DataFileError(path, expected="a whole WAV file of PCM", found=found, at=_end(content)) from None
+    if rate <= 0:
+        raise DataFileError(path, expected="a sample rate above 0", found=str(rate), at="byte 24")
     frame = channels * width
     if len(data) < frames * frame:
         raise DataFileError(

@@ -47,6 +47,7 @@ BAD = {
     "empty line": ("", "'' at line 3"),
     "nan": ("7,50,nan,1", "'7,50,nan,1' at line 3"),
     "id": ("7.5,50,3,1", "'7.5,50,3,1' at line 3"),
+    "beyond integers": ("1e300,50,3,1", "'1e300,50,3,1' at line 3"),
     "negative": ("-7,50,3,1", "'-7,50,3,1' at line 3"),
 }
 
