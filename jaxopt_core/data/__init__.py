@@ -1,10 +1,10 @@
 """Batches with a position that can be saved, readers for the files that people have, and embedded data."""
 
-from jaxopt_core.data.arrays import Dataset, Split
 from jaxopt_core.data.augment import mixup, normalize, random_crop, random_flip, spec_augment
 from jaxopt_core.data.batches import Arrays
 from jaxopt_core.data.bpe import BPE
 from jaxopt_core.data.cifar import CIFAR10_CLASSES, load_cifar10
+from jaxopt_core.data.dataset import Dataset, Split
 from jaxopt_core.data.digits import load_digits
 from jaxopt_core.data.files import DataFileError
 from jaxopt_core.data.idx import read_idx

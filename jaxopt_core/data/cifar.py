@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxopt_core.data.arrays import Dataset, Split
+from jaxopt_core.data.dataset import Dataset, Split
 from jaxopt_core.data.files import DataFileError, find_files, read_bytes
 
 __all__ = ["CIFAR10_CLASSES", "load_cifar10"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxopt_core.data.arrays import Dataset, Split
+from jaxopt_core.data.dataset import Dataset, Split
 from jaxopt_core.extras import needs_extra
 
 _LARGEST_PIXEL = np.float32(16)

@@ -20,7 +20,8 @@ class FromIterable:
     A state counts epochs and batches; after :meth:`restore` as many batches are drawn and thrown away. That
     goes on bitwise if the iterable gives the same batches again: a list does, and a ``DataLoader`` does
     that does not shuffle. One that shuffles by a generator starts, in a new process, with the order of the
-    first epoch again. grain's iterators have a state of their own, which is kept instead, and is exact.
+    first epoch again. The iterators of grain's datasets and of its ``DataLoader`` have a state of their own,
+    which is kept instead and is exact.
 
     Args:
         batches: what can be iterated over anew in every epoch. A batch is a mapping, or a tuple or list
@@ -63,8 +64,9 @@ class FromIterable:
         self._restored = False
         source: Any = iter(self.batches)
         has_state = hasattr(source, "get_state") and hasattr(source, "set_state")
-        if start["batch"] and has_state:
-            source.set_state(start["inner"])
+        if start["batch"] and "inner" in start:
+            inner = start["inner"]
+            source.set_state(inner.encode() if isinstance(inner, str) else inner)
         elif start["batch"]:
             source = islice(source, start["batch"], None)
         index, size = start["batch"], start.get("size")
@@ -75,7 +77,9 @@ class FromIterable:
             index += 1
             state = {"epoch": start["epoch"], "batch": index, "size": size}
             if has_state:
-                state["inner"] = source.get_state()
+                inner = source.get_state()
+                # A grain DataLoader's is JSON as bytes, which JSON cannot hold.
+                state["inner"] = inner.decode() if isinstance(inner, bytes) else inner
             following = next(source, None)
             self._state = state if following is not None else {"epoch": start["epoch"] + 1, "batch": 0}
             yield fill_up(batch, size) if self.pad else batch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxopt_core.data.arrays import Dataset, Split
+from jaxopt_core.data.dataset import Dataset, Split
 from jaxopt_core.data.files import DataFileError, find_files
 from jaxopt_core.data.idx import read_idx
 

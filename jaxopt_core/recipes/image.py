@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxopt_core.data.arrays import Dataset
 from jaxopt_core.data.augment import random_crop
 from jaxopt_core.data.batches import Arrays
 from jaxopt_core.data.cifar import load_cifar10
+from jaxopt_core.data.dataset import Dataset
 from jaxopt_core.data.digits import load_digits
 from jaxopt_core.data.mnist import load_mnist
 from jaxopt_core.models import DenseNet, ResNet, pure, resnet18

@@ -29,6 +29,9 @@ class Rows:
     def __getitem__(self, index):
         return {"x": X[index], "y": Y[index]}
 
+    def __repr__(self):  # by which a grain DataLoader knows its source again
+        return "Rows()"
+
 
 def torch_loader():
     data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
@@ -39,11 +42,21 @@ def grain_batches():
     return grain.MapDataset.source(Rows()).shuffle(seed=5).batch(SIZE).to_iter_dataset()
 
 
+def grain_loader():
+    return grain.DataLoader(
+        data_source=Rows(),
+        sampler=grain.samplers.IndexSampler(EXAMPLES, shuffle=True, seed=1, num_epochs=1),
+        operations=[grain.transforms.Batch(SIZE)],
+        worker_count=0,
+    )
+
+
 READERS = {
     "arrays": lambda **kwargs: Arrays({"x": X, "y": Y}, SIZE, **kwargs),
     "stream": lambda **kwargs: Stream(Rows(), SIZE, transform=jitter, **kwargs),
     "torch": lambda: FromIterable(torch_loader(), names=["x", "y"], pad=True),
     "grain": lambda: FromIterable(grain_batches(), pad=True),
+    "grain loader": lambda: FromIterable(grain_loader(), pad=True),
     "list": lambda: FromIterable([{"x": X[i : i + SIZE]} for i in range(0, EXAMPLES, SIZE)], pad=True),
     "ahead": lambda: prefetch(Arrays({"x": X, "y": Y}, SIZE)),
     "torch ahead": lambda: prefetch(FromIterable(torch_loader(), names=["x", "y"], pad=True), 3),

@@ -1,4 +1,4 @@
-"""A classification data set that fits in memory."""
+"""A classification data set that fits in memory: training and test examples."""
 
 import math
 from typing import NamedTuple
