@@ -6,6 +6,7 @@ port in use is a segmentation fault, and ranks that disagree on their number are
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -55,27 +56,29 @@ def _host(coordinator: str, mine: dict[str, Any], timeout: float) -> None:
     who = f"rank 0 of {count}"
     server = listen(split_address(coordinator)[1], who, "choose another, or end what holds it")
     there: dict[int, Lines] = {}
+    lines: list[Lines] = []
     error = None
     with server:
         while len(there) < count - 1 and error is None:
             server.settimeout(max(deadline - time.monotonic(), 1e-3))
             try:
-                line = Lines(server.accept()[0])
-                other = line.receive_one(min(5.0, timeout))
+                lines.append(Lines(server.accept()[0]))
             except TimeoutError:
                 missing = [rank for rank in range(1, count) if rank not in there]
                 error = (
                     f"rank {_some(missing)} of {count} did not come within {timeout:g} s: see the log there"
                 )
                 break
-            except OSError:
-                continue  # a port scanner, or a rank that ended: then it is missing
+            try:
+                other = lines[-1].receive_one(min(5.0, timeout))
+            except OSError:  # a port scanner, or a rank that ended, which is missing then
+                other = None
             if other is None or not other.keys() >= mine.keys():
-                line.close()
+                lines.pop().close()
                 continue
             error = _difference(mine, other, there)
-            there[other["rank"]] = line
-    for line in there.values():
+            there[other["rank"]] = lines[-1]
+    for line in lines:
         threading.Thread(target=_answer, args=(line, error), daemon=True).start()
     if error:
         time.sleep(0.2)  # for the answers
@@ -100,11 +103,9 @@ def _difference(mine: dict[str, Any], other: dict[str, Any], there: dict[int, Li
 
 
 def _answer(line: Lines, error: str | None) -> None:
-    try:
+    with contextlib.suppress(OSError):  # it is gone; whoever started it will say so
         line.send({"error": error})
-        line.close()
-    except OSError:
-        pass  # it is gone; whoever started it will say so
+    line.close()
 
 
 def _some(ranks: list[int]) -> str:

@@ -24,6 +24,11 @@ def deliberate_mistake() -> None:
     raise ArithmeticError("a deliberate mistake")
 
 
+def torchrun() -> tuple[str, int, int]:
+    port = int(os.environ["MASTER_PORT"]) + 1 + int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    return f"127.0.0.1:{port}", int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+
+
 FAULTS = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
@@ -44,7 +49,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=8)
     options = parser.parse_args()
 
-    count = parallel.initialize()
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ:  # benchmarks.recovery
+        count = parallel.initialize(*torchrun())
+    else:
+        count = parallel.initialize()
+    signal.signal(signal.SIGUSR2, lambda *_: deliberate_mistake())
     rank = jax.process_index()
     faults = dict(each.rsplit(":", 1) for each in options.faults)
     here = f"{os.environ.get('JAXOPT_ATTEMPT', '0')}:{rank}"
@@ -64,10 +73,11 @@ def main() -> None:
     w = rng.normal(size=(options.width, 8)).astype(np.float32)
     state = step_fn.place(init_state({"w": w, "v": np.ones((8, 1), np.float32)}, {}, tx))
     checkpoints = parallel.ShardedCheckpoints(options.out / "checkpoints")
-    step = 0
+    step, begun = 0, False
     if (resumed := checkpoints.restore(state)) is not None:
         step, state, meta = resumed
         data.restore(meta["data"])
+    (options.out / f"{rank}.pid.part").write_text(str(os.getpid()))
     print(f"{time.time():.2f} begins at {step}", flush=True)
 
     while step < options.steps:
@@ -76,6 +86,9 @@ def main() -> None:
             state, metrics = step_fn(state, batch)
             step += 1
             loss = float(metrics["loss"])
+            if not begun:  # by a step: what torchrun and we are compared by
+                begun = True
+                (options.out / f"{rank}.pid.part").rename(options.out / f"{rank}.pid")
             log.write(json.dumps([step, ids.tolist(), loss]) + "\n")
             log.flush()
             if fault := faults.get(f"{here}:{step}"):
