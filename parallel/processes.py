@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import faulthandler
@@ -9,14 +10,16 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 
+from jaxopt_core.parallel.attempts import PREEMPTED
 from jaxopt_core.parallel.lines import LaunchError
 from jaxopt_core.parallel.meeting import meet
 
@@ -174,6 +177,32 @@ def _end_at_exceptions(rank: int, told: Launched | None) -> None:
         os._exit(130 if issubclass(kind, KeyboardInterrupt) else 1)
 
     sys.excepthook = report
+    _end_at_exits()
+
+
+def _end_at_exits() -> None:
+    """Has ``sys.exit(1)`` end the process, where Python would wait for threads that wait for others."""
+    if hasattr(sys.exit, "codes"):
+        return
+    codes: list[Any] = []
+
+    def noting(code: Any = None, /) -> NoReturn:
+        codes.append(code)
+        raise SystemExit(code)
+
+    def end() -> None:
+        if codes and codes[-1] not in (None, 0, PREEMPTED):
+            is_message = not isinstance(codes[-1], int)
+            if is_message:
+                sys.stderr.write(f"{codes[-1]}\n")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1 if is_message else codes[-1] & 0xFF)
+
+    noting.codes = codes  # type: ignore[attr-defined]
+    sys.exit = noting
+    # What atexit calls comes after the wait for threads.
+    getattr(threading, "_register_atexit", atexit.register)(end)
 
 
 def _write(path: Path, content: str) -> None:

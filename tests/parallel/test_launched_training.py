@@ -98,7 +98,7 @@ def order_of(out, nproc, step):
 
 
 @pytest.mark.slow
-def test_a_stuck_rank_is_restarted_and_exit_does_not_hang(reference, tmp_path):
+def test_stuck_and_stopped_ranks_are_restarted(reference, tmp_path):
     status, printed = launch(
         tmp_path, "--faults", "0:1:7:sleep", "1:0:8:stop", options=("--stall-timeout", "20")
     )

@@ -87,16 +87,25 @@ def test_strangers_on_the_port_are_ignored():
             assert host.result() is None
 
 
-def test_an_exception_ends_a_rank_though_others_wait(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "status", "message"),
+    [
+        ('raise ArithmeticError("a deliberate mistake")', 1, "ArithmeticError: a deliberate mistake"),
+        ("sys.exit(3)", 3, ""),
+        ('sys.exit("a last word")', 1, "a last word"),
+    ],
+)
+def test_a_mistake_ends_a_rank_though_others_wait(tmp_path, line, status, message):
     # By itself JAX waits for the others at exit, for minutes.
     script = tmp_path / "script.py"
     script.write_text(
-        textwrap.dedent("""
-            import sys, time
+        textwrap.dedent(f"""
+            import sys, threading, time
             from jaxopt_core import parallel
             assert parallel.initialize(sys.argv[1], 2, int(sys.argv[2]), timeout=100) == 2
             if sys.argv[2] == "1":
-                raise ArithmeticError("a deliberate mistake")
+                threading.Thread(target=time.sleep, args=[600]).start()  # as Orbax's, that waits for others
+                {line}
             time.sleep(600)
         """)
     )
@@ -106,9 +115,9 @@ def test_an_exception_ends_a_rank_though_others_wait(tmp_path):
         for rank in range(2)
     ]
     try:
-        _, printed = ranks[1].communicate(timeout=60)
-        assert ranks[1].returncode == 1
-        assert "ArithmeticError: a deliberate mistake" in printed
+        _, printed = ranks[1].communicate(timeout=240)
+        assert ranks[1].returncode == status
+        assert message in printed
     finally:
         for rank in ranks:
             rank.kill()
