@@ -112,11 +112,17 @@ def gradients(
     return run
 
 
-def gather_params(params: Any) -> Any:
+def gather_params(params: Any, prefix: str = "") -> Any:
     """Whole parameters, from those that the strategy divides; others as they are.
 
     :func:`gradients` does this. Call it where parameters are used otherwise: in an evaluation step, or at
-    the start of a loss that is differentiated by ``jax.grad`` itself.
+    the start of a loss that is differentiated by ``jax.grad`` itself. Called for one layer after the other,
+    inside of ``jax.checkpoint``, no more than a layer is ever there whole: its parameters are gathered again
+    for the backward pass, and their gradients are scattered at once.
+
+    Args:
+      params: all parameters, or a part of them.
+      prefix: path of that part, ``"layers/0"``. Default: these are all.
     """
     scope = current()
     if scope is None:
@@ -131,7 +137,8 @@ def gather_params(params: Any) -> Any:
             return lax.with_sharding_constraint(leaf, NamedSharding(scope.mesh, PartitionSpec()))
         return gathered_leaf(leaf, part.params) if leaf.shape != part.shape else leaf
 
-    values = [whole(path, leaf) for path, leaf in zip(leaves.paths, leaves.values, strict=True)]
+    paths = ["/".join(filter(None, (prefix, path))) for path in leaves.paths]
+    values = [whole(path, leaf) for path, leaf in zip(paths, leaves.values, strict=True)]
     return leaves.unflatten(values)
 
 

@@ -16,6 +16,7 @@ from jaxopt_core.models import pure
 from jaxopt_core.models.layers import BatchNorm1d, Dropout, Linear
 from jaxopt_core.parallel import (
     assert_replicas_equal,
+    count_collectives,
     data_parallel,
     data_parallel_pmap,
     data_parallel_shard_map,
@@ -218,6 +219,39 @@ def test_fsdp_of_a_loss_that_gathers_itself(way):
     got, _ = way(step_fn, devices(4, 2), fsdp())(state, batches(1)[0])
     assert got.params["a"]["kernel"].sharding.shard_shape((16, 8)) == (8, 8)
     assert_close(got, expected, 1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS[:2], ids=lambda way: way.__name__)
+def test_fsdp_that_gathers_one_layer_at_a_time(way):
+    def loss_fn(params, rest, batch, rng):
+        del rng
+        x = batch["x"]
+        for name, layer in params.items():
+
+            @jax.checkpoint
+            def apply(layer, x, name=name):
+                return jnp.tanh(x @ gather_params(layer, prefix=name)["kernel"])
+
+            x = apply(layer, x)
+        return jnp.mean(jnp.square(x - batch["y"])), (rest, {})
+
+    rng = np.random.default_rng(0)
+    params = {
+        f"layer{i}": {"kernel": jnp.asarray(rng.normal(size=shape), jnp.float32)}
+        for i, shape in enumerate([(16, 16), (16, 8)])
+    }
+    tx = synchronized(jo.adamw(1e-2))
+    step_fn = training_step(loss_fn, tx)
+    state = init_state(params, {}, tx)
+    expected, _ = jax.jit(step_fn)(state, batches(1)[0])
+    step = way(step_fn, devices(4), fsdp())
+    got, _ = step(state, batches(1)[0])
+    assert_close(got, expected, 1e-6)
+    if way is data_parallel_shard_map:
+        # The last layer's gradient needs its input only; the first is gathered twice at most.
+        counts = count_collectives(step.lower(state, batches(1)[0]).compile())
+        assert counts["reduce-scatter"] == 2
+        assert 2 <= counts["all-gather"] <= 4
 
 
 def test_a_norm_of_one_part_is_refused():
