@@ -102,6 +102,12 @@ def _tune(arguments: list[str]) -> int:
     return tune(arguments, _parse)
 
 
+def _profile(arguments: list[str]) -> int:
+    from jaxopt_core.cli.profile import main as profile
+
+    return profile(arguments, _parse)
+
+
 def _launch(arguments: list[str]) -> int:
     from jaxopt_core.parallel.launch import main as launch
 
@@ -162,6 +168,7 @@ _COMMANDS = {
     for command in (
         _Command("train TASK", "train a network: digits, image, text, speech or recommend", _train),
         _Command("tune TASK", "search its hyperparameters, many trials in one compiled program", _tune),
+        _Command("profile TASK", "where the time of its training goes, and what to change", _profile),
         _Command("launch SCRIPT", "start a script on several processes, and again when one fails", _launch),
         _Command("evaluate RUN", "what a run's best (or last) checkpoint gives on its test data", _evaluate),
         _Command("plot RUN [RUN ...]", "the curves of runs in one picture", _plot),
