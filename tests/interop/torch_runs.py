@@ -81,9 +81,7 @@ class Run:
                 grad = grads.get(name)
                 if isinstance(grad, tuple):  # rows: indices and values
                     indices, values = map(to_torch, grad)
-                    grad = torch.sparse_coo_tensor(
-                        indices[None], values, tensor.shape, check_invariants=True
-                    )
+                    grad = torch.sparse_coo_tensor(indices[None], values, tensor.shape, check_invariants=True)
                 tensor.grad = to_torch(grad)
             self.optimizer.step()
             if self.scheduler is not None:
