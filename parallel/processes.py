@@ -99,9 +99,11 @@ def initialize(
       LaunchError: a rank is missing, differs or cannot use its port; it names the rank and the remedy.
 
     Example:
-      >>> from jaxopt_core import parallel
-      >>> parallel.initialize()  # stands alone here
-      1
+      At the top of a training script, before anything is computed::
+
+        from jaxopt_core import parallel
+
+        parallel.initialize()  # 1 where the script runs alone
     """
     told = launched()
     if told is not None:

@@ -40,8 +40,6 @@ def reached(step: int) -> bool:
 
     Example:
       >>> from jaxopt_core import parallel
-      >>> parallel.initialize()
-      1
       >>> parallel.reached(1)
       False
     """

@@ -39,7 +39,9 @@ def main() -> None:
     """Writes the picture beside this script."""
     mpl.rcParams |= STYLE | {"svg.hashsalt": "schedules", "svg.fonttype": "path", "font.size": 9.5}
     figure = Figure(figsize=(10, 2.9), layout="constrained")
-    for axes, (title, panel) in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True):
+    for axes, (title, panel) in zip(
+        figure.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True
+    ):
         for color, (name, schedule) in zip(COLORS, panel.items(), strict=False):
             axes.plot(s.evaluate(schedule, T), color=color, label=name)
         axes.set_title(title)

@@ -13,6 +13,7 @@ from benchmarks import training_step
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path):
     out = tmp_path / "record.json"
     arguments = ["--quick", "--workloads", "mlp", "--out", str(out), "--contenders"]

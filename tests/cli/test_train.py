@@ -120,7 +120,9 @@ def test_plot_compares_runs(run, tmp_path, capsys):
     assert capsys.readouterr().out == f"wrote {out}\n"
 
 
-@pytest.mark.parametrize("compress", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize(
+    "compress", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "gzip"]
+)
 def test_trains_on_idx_files(tmp_path, compress):
     write_mnist(tmp_path, compress=compress)
     out = tmp_path / "new" / "folder"
@@ -144,7 +146,13 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "task", [pytest.param("image", marks=SLOW), "text", pytest.param("speech", marks=SLOW), "recommend"]
+    "task",
+    [
+        pytest.param("image", marks=SLOW),
+        pytest.param("text", marks=SLOW),
+        pytest.param("speech", marks=SLOW),
+        "recommend",
+    ],
 )
 def test_every_task_runs(task, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -175,6 +175,7 @@ def test_by_path(argument):
     assert_close(run(build(argument, value), argument.optimizer).params, mixed(argument))
 
 
+@pytest.mark.slow
 @every_argument
 def test_by_path_of_everything(argument):
     # An array, a schedule and by_path again, inside one by_path.
@@ -190,6 +191,7 @@ def test_by_path_of_everything(argument):
     assert_close(result.params, mixed(argument))
 
 
+@pytest.mark.slow
 @every_argument
 def test_by_path_set(argument):
     start = jnp.asarray(argument.usual, jnp.float32)

@@ -45,7 +45,9 @@ def outer_loss(tx: Any, dtype: Any, *, sparse: bool = False, unused: bool = Fals
     return loss(params)
 
 
-@pytest.mark.parametrize("optimizer", SMOOTH)
+@pytest.mark.parametrize(
+    "optimizer", [*SMOOTH[:4], *(pytest.param(name, marks=pytest.mark.slow) for name in SMOOTH[4:])]
+)
 def test_derivative_with_respect_to_every_hyperparameter(optimizer, x64):
     del x64
     leaves, treedef = jax.tree.flatten(usual_arguments(optimizer))

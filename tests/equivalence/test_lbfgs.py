@@ -122,7 +122,10 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+# Every second row is slow: its neighbour shows the same on another problem.
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (i % 2)) for i, n in enumerate(ROWS)]
+)
 def test_trajectory_is_pytorchs(name: str) -> None:
     row = ROWS[name]
     loss, params = row.problem(np.dtype(row.dtype))

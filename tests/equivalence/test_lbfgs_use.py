@@ -80,7 +80,10 @@ def test_vmap_over_the_learning_rate(search: str | None, x64: None) -> None:
         )
 
 
-@pytest.mark.parametrize("axis", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+@pytest.mark.parametrize(
+    "axis",
+    [jax.sharding.AxisType.Auto, pytest.param(jax.sharding.AxisType.Explicit, marks=pytest.mark.slow)],
+)
 def test_sharded_parameters(axis: jax.sharding.AxisType, x64: None) -> None:
     """Every leaf along another axis, or not at all: the flat vectors run across them."""
     del x64

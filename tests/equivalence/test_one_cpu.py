@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_rows_on_one_cpu_device():
     strict = {
         "JAX_NUM_CPU_DEVICES": "1",

@@ -123,6 +123,7 @@ def test_float64(name):
     assert np.median(moved) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_float32(name):
     """As near to PyTorch in float64 as PyTorch in float32 is, up to a factor for luck."""

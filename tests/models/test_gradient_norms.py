@@ -75,6 +75,7 @@ SMALL_RESNET = functools.partial(ResNet, BasicBlock, (1, 1, 1, 1), 10, width=8, 
 MODELS = {"resnet": SMALL_RESNET, "densenet": functools.partial(DenseNet, 8, (3, 3), 8, num_classes=10)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_networks_learn_in_all_depths(name):
     # This generator compiles in a third of the time.

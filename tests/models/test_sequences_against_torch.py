@@ -258,7 +258,9 @@ def test_float64(name):
 
 
 # Of models with the same parts, one.
-@pytest.mark.parametrize("name", ["classifier", "encoder", "gpt2", "neural filtering", "speech, gru"])
+@pytest.mark.parametrize(
+    "name", ["classifier", pytest.param("encoder", marks=pytest.mark.slow), "gpt2", "neural filtering"]
+)
 def test_float32(name):
     """As near to PyTorch in float64 as PyTorch in float32 is, up to a factor for luck."""
     state, expected = theirs(name, "float64")

@@ -228,7 +228,10 @@ def test_the_environment_for_cpus_keeps_what_is_more():
 
 
 def start(*arguments, **how):
-    command = [sys.executable, "-m", "jaxopt_core.parallel.launch", *arguments]
+    # Whoever runs the tests in the background may have SIGINT ignored, and children inherit that.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    run = "import runpy; runpy.run_module('jaxopt_core.parallel.launch', run_name='__main__')"
+    command = [sys.executable, "-c", f"{listen}; {run}", *arguments]
     return subprocess.Popen(command, text=True, **how)
 
 

@@ -68,6 +68,7 @@ def test_after_an_exception_and_a_kill_the_end_is_bitwise_equal(reference, tmp_p
     assert order(tmp_path, 2) == order(reference, 2)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_rank_saves_one_step_and_any_number_goes_on(reference, tmp_path):
     status, printed = launch(tmp_path, "--faults", "0:1:8:term", "--every", "100", "--pause", "0.05")
     assert status == 143, printed
@@ -119,6 +120,7 @@ def test_a_checkpoint_of_another_model_is_refused(reference, tmp_path):
     assert "float32 of shape [8, 8], expected float32 of [6, 8]" in printed
 
 
+@pytest.mark.slow
 def test_the_port_of_a_torch_script_gives_its_numbers(tmp_path):
     examples = HERE.parents[1] / "examples" / "ddp"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -26,7 +26,10 @@ def some_gradients(steps, dtype, bad_every):
         yield grads
 
 
-@pytest.mark.parametrize(("wide", "tolerance", "max_norm"), [(True, 1e-12, None), (False, 1e-4, 0.5)])
+@pytest.mark.parametrize(
+    ("wide", "tolerance", "max_norm"),
+    [(True, 1e-12, None), pytest.param(False, 1e-4, 0.5, marks=pytest.mark.slow)],
+)
 def test_follows_gradscaler(wide, tolerance, max_norm):
     arguments = {"init_scale": 2.0**10, "growth_interval": 7}
     with jax.enable_x64(wide):
