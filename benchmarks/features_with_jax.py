@@ -49,27 +49,35 @@ class NetworkRun:
     """Forward, backward and AdamW of a stack of layers.
 
     Args:
-      autocast: run it in bfloat16 by autocast.
+      feature: ``bare``, ``autocast`` (in bfloat16), or ``clip, loss scale, ema``.
       quick: tiny.
     """
 
-    def __init__(self, autocast: bool, quick: bool):
+    def __init__(self, feature: str, quick: bool):
         width, batch, layers = (16, 8, 3) if quick else (512, 256, 12)
         rng = np.random.default_rng(0)
         weights = rng.normal(size=(layers, width, width)).astype(np.float32) / np.sqrt(width)
         params = {f"layer{i}": jnp.asarray(w) for i, w in enumerate(weights)}
         x, target = (jnp.asarray(rng.normal(size=(batch, width)), jnp.float32) for _ in range(2))
-        tx = jo.adamw()
+        tx: Any = jo.adamw()
+        everything = feature == "clip, loss scale, ema"
+        if everything:
+            scaled = jo.precision.with_loss_scale(optax.chain(jo.gradients.clip_grad_norm(1.0), tx))
+            tx = optax.chain(scaled, jo.averaging.ema(0.999))
 
         def loss(params: Any, x: Any, target: Any) -> Any:
             for i in range(layers):
                 x = x + jax.nn.gelu(x @ params[f"layer{i}"])
             return jnp.mean(jnp.square(x - target))
 
-        objective = jo.precision.autocast(loss, jnp.bfloat16) if autocast else loss
+        objective = jo.precision.autocast(loss, jnp.bfloat16) if feature == "autocast" else loss
 
         def step(params: Any, state: Any, x: Any, target: Any) -> Any:
-            grads = jax.grad(objective)(params, x, target)
+            def scaled_loss(params: Any) -> Any:
+                value = objective(params, x, target)
+                return scaled.scale(value, state[0]) if everything else value
+
+            grads = jax.grad(scaled_loss)(params)
             updates, state = tx.update(grads, state, params)
             return jo.apply_updates(params, updates), state
 

@@ -79,11 +79,11 @@ class NetworkRun:
     """Forward, backward and fused AdamW of a stack of layers.
 
     Args:
-      autocast: run it in bfloat16 by autocast.
+      feature: ``bare``, ``autocast`` (in bfloat16), or ``clip, loss scale, ema``.
       quick: tiny.
     """
 
-    def __init__(self, autocast: bool, quick: bool):
+    def __init__(self, feature: str, quick: bool):
         width, batch, layers = (16, 8, 3) if quick else (512, 256, 12)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(0)
@@ -93,7 +93,12 @@ class NetworkRun:
         ]
         self._x, self._target = (torch.randn(batch, width, device=self._device) for _ in range(2))
         self._optimizer = torch.optim.AdamW(self._layers, fused=True)
-        self._autocast = autocast
+        self._autocast = feature == "autocast"
+        self._everything = feature == "clip, loss scale, ema"
+        self._scaler = torch.amp.GradScaler(self._device, enabled=self._everything)
+        self._module = torch.nn.Module()
+        self._module.layers = torch.nn.ParameterList(self._layers)
+        self._average = AveragedModel(self._module, multi_avg_fn=get_ema_multi_avg_fn(0.999))
 
     def step(self) -> None:
         """One step."""
@@ -103,8 +108,16 @@ class NetworkRun:
             for layer in self._layers:
                 x = x + torch.nn.functional.gelu(x @ layer, approximate="tanh")
             loss = torch.nn.functional.mse_loss(x, self._target)
-        loss.backward()
-        self._optimizer.step()
+        if not self._everything:
+            loss.backward()
+            self._optimizer.step()
+            return
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._layers, 1.0)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._average.update_parameters(self._module)
 
     def wait(self) -> None:
         """Waits for the GPU, if there is one."""

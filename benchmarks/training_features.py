@@ -70,8 +70,9 @@ def _network_steps(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     rows = []
     for side, make in (("ours", features_with_jax.NetworkRun), ("torch", features_with_torch.NetworkRun)):
-        runs = {kind: make(kind == "autocast", args.quick) for kind in ("bare", "autocast")}
-        rows.append(_measured(side, "12 layers, whole step", "autocast", runs, args))
+        for feature in ("autocast", "clip, loss scale, ema"):
+            runs = {kind: make(kind, args.quick) for kind in ("bare", feature)}
+            rows.append(_measured(side, "12 layers, whole step", feature, runs, args))
     return rows
 
 
