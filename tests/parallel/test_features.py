@@ -35,8 +35,10 @@ from jaxopt_core.training import make_step as training_step
 from tests.parallel.problems import assert_close, batches, bowl_loss, devices, make_step, run, start
 
 WAYS = (data_parallel, data_parallel_shard_map, data_parallel_pmap)
-ways = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-explicit = pytest.mark.parametrize("way", WAYS[1:], ids=lambda way: way.__name__)
+# pmap is jit(shard_map) today, so most of it repeats what the second way shows.
+BY_PMAP = pytest.param(data_parallel_pmap, marks=pytest.mark.slow)
+ways = pytest.mark.parametrize("way", [*WAYS[:2], BY_PMAP], ids=lambda way: way.__name__)
+explicit = pytest.mark.parametrize("way", [WAYS[1], BY_PMAP], ids=lambda way: way.__name__)
 
 
 class Net(nnx.Module):
