@@ -131,6 +131,7 @@ def test_trains_on_idx_files(tmp_path, compress):
     assert parameters(out)["layers/1/kernel"].shape == (16, 8)
 
 
+@pytest.mark.slow
 def test_all_at_once(tmp_path, capsys):
     options = (
         "--optimizer sgd --momentum 0.9 --lr 0.5 --schedule one_cycle --precision float16 --accumulate 2 "

@@ -82,6 +82,7 @@ def test_every_optimizer_is_here():
     }
 
 
+@pytest.mark.slow
 @every_argument
 def test_number_matters(argument):
     # The other tests compare trajectories that differ in this number: they must differ visibly.
@@ -160,6 +161,7 @@ class Metric:
         return jnp.where(state, self.after, self.before)
 
 
+@pytest.mark.slow
 @every_argument
 def test_stateful_schedule(argument):
     metrics = [{"value": jnp.float32(t == switch(argument) - 1)} for t in range(steps_of(argument.optimizer))]

@@ -114,6 +114,7 @@ def test_vmap_over_the_rate():
     assert differ(jax.tree.map(lambda p: p[1], both), plain(1)[0])
 
 
+@pytest.mark.slow
 def test_sharded():
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     tx = jo.lbfgs(**SMALL)

@@ -60,6 +60,7 @@ def test_memory_is_what_the_docstring_says(search: str | None) -> None:
     assert int(state.n_iter) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [None, "strong_wolfe"])
 def test_vmap_over_the_learning_rate(search: str | None, x64: None) -> None:
     del x64
@@ -80,6 +81,7 @@ def test_vmap_over_the_learning_rate(search: str | None, x64: None) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axis",
     [jax.sharding.AxisType.Auto, pytest.param(jax.sharding.AxisType.Explicit, marks=pytest.mark.slow)],

@@ -34,17 +34,19 @@ def test_arguments(row):
     check(row)
 
 
-@pytest.mark.parametrize("row", thinned(GRADIENTS, lambda row: (row.optimizer, KINDS.get(row.gradients))))
+@pytest.mark.parametrize(
+    "row", thinned(GRADIENTS, lambda row: (row.optimizer, KINDS.get(row.gradients) == "missing"))
+)
 def test_gradients(row):
     check(row)
 
 
-@pytest.mark.parametrize("row", thinned(CHANGING, lambda row: (row.optimizer, *row.changes)))
+@pytest.mark.parametrize("row", thinned(CHANGING, lambda row: row.optimizer))
 def test_changing_hyperparameters(row):
     check(row)
 
 
-@pytest.mark.parametrize("row", BY_PATH, ids=str)
+@pytest.mark.parametrize("row", thinned(BY_PATH, lambda row: row.optimizer))
 def test_by_path(row):
     check(row)
 
@@ -54,7 +56,7 @@ def test_layout(row):
     check(row)
 
 
-@pytest.mark.parametrize("row", thinned(PRECISION, lambda row: (row.optimizer, row.dtype)))
+@pytest.mark.parametrize("row", thinned(PRECISION, lambda row: (row.optimizer, row.dtype == "float32")))
 def test_precision(row):
     check(row)
 

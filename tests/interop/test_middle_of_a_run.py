@@ -163,6 +163,7 @@ def test_float64(name: str, optimizer: str, tolerance: float, tmp_path: Path) ->
 
 
 # SGD's larger steps send the ResNet's rounding errors apart, in PyTorch too; then nothing can be compared.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "optimizer"), [("mlp", "AdamW"), ("resnet", "AdamW"), ("transformer", "SGD")]
 )

@@ -41,6 +41,7 @@ def gradient_norms(make, *inputs):
 DEPTH = 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_gradients_of_the_encoder_by_depth(norm_first):
     sizes = {"dim_feedforward": 64, "dropout": 0.0, "norm": True, "norm_first": norm_first}

@@ -96,6 +96,7 @@ def test_remat_puts_a_barrier_around_each_block(make, blocks, remat):
     assert barriers >= blocks if remat else barriers == 0
 
 
+@pytest.mark.slow
 def test_remat_drops_the_same_elements_again():
     def grads(remat):
         model = DenseNet(2, (1,), 4, 2, 0.5, 3, in_channels=1, remat=remat, rngs=nnx.Rngs(0))

@@ -139,6 +139,7 @@ def test_the_count_of_compilations_counts():
     assert compiled
 
 
+@pytest.mark.slow
 def test_what_is_remembered_of_a_program_goes_with_it():
     def once():
         jax.eval_shape(autocast(jax.jit(functools.partial(looping, W))), X)

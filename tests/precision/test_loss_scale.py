@@ -194,6 +194,7 @@ def _accuracy(half):
     return right.mean(), state
 
 
+@pytest.mark.slow
 def test_float16_reaches_float32_on_digits():
     single, _ = _accuracy(half=False)
     half, state = _accuracy(half=True)

@@ -72,6 +72,7 @@ def test_killed_twenty_times(tmp_path, alone):
         assert_as_if_alone(folder, alone)
 
 
+@pytest.mark.slow
 def test_killed_then_asked_to_stop_which_saves_where_it_is(tmp_path, alone):
     for _ in range(2):
         process, _ = begin(tmp_path)

@@ -65,6 +65,7 @@ run(bowl, BOWL, trials=24, batch=4, storage=sys.argv[1], name="two")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study_without_a_duplicate(server):
     other = subprocess.Popen([sys.executable, "-c", WORKER, server.url])
     mine = run(bowl, BOWL, trials=24, batch=2, storage=server.url, name="two", heartbeat=1.0)

@@ -23,6 +23,7 @@ def alone(trainable, config):
     return run({name: jnp.float32(value) for name, value in config.items()}, trainable.args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "devices"), [("map", 1), ("map", 3), ("vmap", 8)])
 def test_every_trial_ends_where_it_would_alone(how, devices):
     trainable = linear(parts=3)

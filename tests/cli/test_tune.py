@@ -1,0 +1,82 @@
+"""``jaxopt-core tune`` and ``jaxopt-core profile`` as their user meets them."""
+
+import csv
+import tomllib
+
+import pytest
+
+from jaxopt_core import cli
+from jaxopt_core.cli.config import read_config
+
+SPACE = """
+hidden = [8]
+epochs = 2
+schedule = "constant"
+[lr]
+low = 1e-3
+high = 3e-2
+log = true
+[optimizer]
+choices = ["adamw", "sgd"]
+[momentum]
+low = 0.5
+high = 0.9
+when = { optimizer = "sgd" }
+"""
+
+
+def test_from_a_space_to_a_trained_model(tmp_path, capsys):
+    (tmp_path / "space.toml").write_text(SPACE)
+    out = tmp_path / "tuned"
+    command = f"tune digits --space {tmp_path / 'space.toml'} --trials 6 --batch 6 --parts 3 --out {out}"
+    assert cli.main(command.split()) == 0
+    printed = capsys.readouterr().out
+    assert "6 trials, 2 programs compiled" in printed
+    assert f"next: jaxopt-core train digits --config {out / 'best.toml'}" in printed
+    rows = list(csv.DictReader((out / "trials.csv").open()))
+    assert len(rows) == 6
+    complete = [row for row in rows if row["status"] == "complete"]
+    best = min(complete, key=lambda row: float(row["loss"]))
+    _, options = read_config(out / "best.toml", "digits")
+    assert (options.optimizer, options.hidden, options.epochs) == (best["optimizer"], (8,), 2)
+    assert options.lr == float(best["lr"])
+    assert (options.momentum is None) == (best["optimizer"] == "adamw")
+    if len(complete) > 1:
+        assert (out / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(f"train digits --config {out / 'best.toml'} --out {tmp_path / 'run'}".split()) == 0
+    assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["lr"] == options.lr
+
+
+WRONG = {
+    "--trials 0": "--trials: expected a positive integer, found 0",
+    "--sampler magic": "--sampler: there is no 'magic'; there are tpe, random, qmc",
+    "--space absent.toml": "absent.toml: cannot be read (No such file or directory)",
+    "--space bad.toml": "--space: bad.toml: there is no 'learning_rate'",
+    "--storage mysql://x": "storage: expected sqlite, journal or postgresql, found 'mysql'",
+    "--timeout -1": "--timeout: expected a positive number, found -1.0",
+    "--data absent": "absent: expected a folder",
+}
+
+
+@pytest.mark.parametrize("options", WRONG)
+def test_wrong_input_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, options):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text("[learning_rate]\nlow = 0\nhigh = 1")
+    assert cli.main(["tune", "digits", *options.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert WRONG[options] in err
+
+
+def test_profile_prints_tables_and_writes_files(tmp_path, capsys):
+    (tmp_path / "small.toml").write_text('task = "digits"\nhidden = [8]\nsteps_per_dispatch = 2\n')
+    command = (
+        f"profile digits --config {tmp_path / 'small.toml'} --warmup 1 --active 2 --out {tmp_path / 'p'}"
+    )
+    assert cli.main(command.split()) == 0
+    out = capsys.readouterr().out
+    assert "2 steps recorded" in out
+    assert all(name in out for name in ("forward", "backward", "optimizer", "data", "adam.py"))
+    assert {"flame.svg", "trace.json.gz", "plugins"} <= {path.name for path in (tmp_path / "p").iterdir()}
+    assert cli.main(["profile", "digits", "--by", "color"]) == 2
+    assert "--by: there is no 'color'" in capsys.readouterr().err
