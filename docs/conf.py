@@ -55,6 +55,8 @@ def by_module(package: str) -> dict[str, tuple[str, list[str]]]:
     for name in public.__all__:
         if inspect.ismodule(value := getattr(public, name)):
             continue  # has a page of its own
+        if isinstance(value, dict):
+            continue  # has no docstring of its own
         defined_in = getattr(value, "__module__", package)
         child = defined_in.removeprefix(f"{package}.").partition(".")[0]
         child = child if defined_in.startswith(f"{package}.") else ""
