@@ -140,7 +140,23 @@ def _plot_schedule(arguments: list[str]) -> int:
 def _parity(arguments: list[str]) -> int:
     from jaxopt_core.cli.parity import Parity, parity
 
+    for flag in ("--set", "--schedule-set"):
+        arguments = _gathered(arguments, flag)
     return 0 if parity(_parse(Parity, "parity", arguments, positional="optimizer")) else 1
+
+
+def _gathered(arguments: list[str], flag: str) -> list[str]:
+    """``--set a=1 --set b=2`` as ``--set a=1 b=2``."""
+    rest: list[str] = []
+    values: list[str] = []
+    target = rest
+    for argument in arguments:
+        if argument == flag:
+            target = values
+            continue
+        target = rest if argument.startswith("--") else target
+        target.append(argument)
+    return [*rest, flag, *values] if values else rest
 
 
 def _convert(arguments: list[str]) -> int:

@@ -21,6 +21,7 @@ from jaxopt_core.tree import flatten
 __all__ = ["parity"]
 
 _FACTOR = 4  # times PyTorch's own noise: two runs of three may part further than the other two
+_LEAST_OF_RATES = 1e-6  # what the schedules here promise in float32
 _SETTLED = 20  # steps; the noise of fewer is a matter of luck
 _LEAST = {8: 1e-12, 4: 2.5e-7, 2: 2e-2}  # of the norm, by bytes of a number
 
@@ -138,7 +139,10 @@ def parity(
         if on_step is not None:
             on_step(step + 1)
     allowed = {
-        quantity: np.maximum(_FACTOR * _so_far([m.noise.norm for m in by_step]), least)
+        quantity: np.maximum(
+            _FACTOR * _so_far([m.noise.norm for m in by_step]),
+            max(least, _LEAST_OF_RATES) if quantity == "lr" and dtype != np.float64 else least,
+        )
         for quantity, by_step in measured.items()
     }
     beyond = [

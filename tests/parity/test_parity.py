@@ -13,6 +13,7 @@ import torch
 
 import jaxopt_core as jo
 from jaxopt_core import interop
+from jaxopt_core.cli import main
 from jaxopt_core.cli.errors import UsageError
 from jaxopt_core.cli.parity import Parity
 from jaxopt_core.cli.parity import parity as command
@@ -200,3 +201,9 @@ def test_wrong_options(options, message):
 
 def test_settings_are_literals():
     assert settings(["a=1e-3", "b=None", "c=max"]) == {"a": 1e-3, "b": None, "c": "max"}
+
+
+def test_arguments_may_be_set_one_by_one(capsys):
+    line = "parity adam --set eps=1e-6 --steps 3 --set amsgrad=true"
+    assert main(line.split()) == 0
+    assert "max_exp_avg_sq" in capsys.readouterr().out
