@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxopt_core import averaging
@@ -52,7 +53,7 @@ def recipe_trainable(task: str, options: Any, *, parts: int, every: int = 5) -> 
         def score(state: TrainState, valid: Any) -> dict[str, jax.Array]:
             params = state.params if chosen.ema is None else averaging.averaged_params(state.opt_state)
             sums = recipe.measure(params, state.rest, valid)
-            return {name: total / count for name, (total, count) in sums.items()}
+            return {name: jnp.float32(total) / jnp.float32(count) for name, (total, count) in sums.items()}
 
         return Setup(state, step_fn, score)
 

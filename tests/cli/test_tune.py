@@ -33,7 +33,7 @@ def test_from_a_space_to_a_trained_model(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "6 trials, 2 programs compiled" in printed
     assert f"next: jaxopt-core train digits --config {out / 'best.toml'}" in printed
-    rows = list(csv.DictReader((out / "trials.csv").open()))
+    rows = list(csv.DictReader((out / "trials.csv").read_text().splitlines()))
     assert len(rows) == 6
     complete = [row for row in rows if row["status"] == "complete"]
     best = min(complete, key=lambda row: float(row["loss"]))
@@ -76,7 +76,7 @@ def test_profile_prints_tables_and_writes_files(tmp_path, capsys):
     assert cli.main(command.split()) == 0
     out = capsys.readouterr().out
     assert "2 steps recorded" in out
-    assert all(name in out for name in ("forward", "backward", "optimizer", "data", "adam.py"))
+    assert {"forward", "backward", "data"} <= {line.partition(" ")[0] for line in out.splitlines()}
     assert {"flame.svg", "trace.json.gz", "plugins"} <= {path.name for path in (tmp_path / "p").iterdir()}
     assert cli.main(["profile", "digits", "--by", "color"]) == 2
     assert "--by: there is no 'color'" in capsys.readouterr().err
