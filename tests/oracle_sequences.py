@@ -34,8 +34,9 @@ class LSTMClassifier(nn.Module):
         self.lstm = nn.LSTM(dim, hidden, layers, batch_first=True, bidirectional=bidirectional)
         self.fc = nn.Linear(hidden * (1 + bidirectional), classes)
 
-    def forward(self, tokens, lengths):
-        _, (h, _) = packed(self.lstm, self.embedding(tokens), lengths)
+    def forward(self, tokens, lengths=None):
+        x = self.embedding(tokens)
+        _, (h, _) = self.lstm(x) if lengths is None else packed(self.lstm, x, lengths)
         return self.fc(torch.cat([h[-2], h[-1]], 1) if self.lstm.bidirectional else h[-1])
 
 
@@ -80,7 +81,7 @@ class GPT2(nn.Module):
         torch.manual_seed(0)
         self.hugging = GPT2LMHeadModel(config)
 
-    def forward(self, tokens, mask):
+    def forward(self, tokens, mask=None):
         return self.hugging(tokens, attention_mask=mask).logits
 
 
