@@ -10,14 +10,16 @@ import jax
 
 from jaxopt_core.cli.config import read_config
 from jaxopt_core.cli.errors import UsageError
-from jaxopt_core.cli.train import checkpoints_of, prepare
+from jaxopt_core.cli.train import checkpoints_of, evaluated_params, prepare
 from jaxopt_core.training import CorruptCheckpointError, evaluate
 
 __all__ = ["evaluate_run"]
 
 
 def evaluate_run(folder: Path, which: str) -> dict[str, float]:
-    """Prints what a checkpoint of a run gives on the test data, and writes ``evaluation.json`` beside it.
+    """Prints what a checkpoint of a run gives on the test data, and why.
+
+    Writes ``evaluation.json`` and the task's pictures into the run's folder.
 
     Raises:
       UsageError: the folder holds no run, or its checkpoint cannot be used.
@@ -33,9 +35,12 @@ def evaluate_run(folder: Path, which: str) -> dict[str, float]:
         except (CorruptCheckpointError, FileNotFoundError, ValueError) as error:
             raise UsageError(str(error)) from error
     found = evaluate(jax.jit(eval_fn), state, recipe.test)
+    scores, pictures = recipe.examine(evaluated_params(options, state), state.rest, folder)
+    found |= scores
     step = int(state.step)
     (folder / "evaluation.json").write_text(json.dumps({"step": step, **found}, indent=2) + "\n")
     sys.stdout.write(f"{recipe.title}\n{which} checkpoint, step {step}\n")
     for name, value in found.items():
         sys.stdout.write(f"test {name} {value:.4f}\n")
+    sys.stdout.write(f"wrote {', '.join(['evaluation.json', *pictures])} into {folder}\n")
     return found

@@ -37,7 +37,7 @@ from jaxopt_core.training import (
     save_parameters,
 )
 
-__all__ = ["checkpoints_of", "prepare", "train"]
+__all__ = ["checkpoints_of", "evaluated_params", "prepare", "train"]
 
 _STARTED = time.perf_counter()
 
@@ -149,10 +149,14 @@ def prepare(task: str, options: TrainOptions) -> tuple[Recipe, TrainState, Any, 
     )
 
     def eval_fn(state: TrainState, batch: Any) -> Any:
-        params = state.params if options.ema is None else averaging.averaged_params(state.opt_state)
-        return recipe.measure(params, state.rest, batch)
+        return recipe.measure(evaluated_params(options, state), state.rest, batch)
 
     return recipe, state, step_fn, eval_fn
+
+
+def evaluated_params(options: TrainOptions, state: TrainState) -> Any:
+    """The parameters that are judged: with ``--ema`` the averaged ones."""
+    return state.params if options.ema is None else averaging.averaged_params(state.opt_state)
 
 
 def checkpoints_of(folder: Path, recipe: Recipe) -> Checkpoints:

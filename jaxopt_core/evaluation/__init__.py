@@ -8,7 +8,7 @@ from jaxopt_core.evaluation.examples import plot_attributions, plot_mistakes
 from jaxopt_core.evaluation.intervals import Interval, confidence_interval
 from jaxopt_core.evaluation.layers import activation_scales, layer_norms, layer_outputs
 from jaxopt_core.evaluation.numbers import Perplexity, SquaredError
-from jaxopt_core.evaluation.pictures import plot_confusion, plot_layers, plot_roc
+from jaxopt_core.evaluation.pictures import plot_confusion, plot_errors, plot_layers, plot_positions, plot_roc
 from jaxopt_core.evaluation.ranking import Ranking
 from jaxopt_core.evaluation.roc import RocCurve, roc_auc, roc_curves
 from jaxopt_core.evaluation.words import ErrorRate, ctc_greedy, edit_distance
@@ -35,8 +35,10 @@ __all__ = [
     "make_folds",
     "plot_attributions",
     "plot_confusion",
+    "plot_errors",
     "plot_layers",
     "plot_mistakes",
+    "plot_positions",
     "plot_roc",
     "roc_auc",
     "roc_curves",

@@ -1,4 +1,4 @@
-"""Scores as pictures: confusion, ROC, and layers over training."""
+"""Scores as pictures: confusion, ROC, errors of numbers, loss by position, and layers over training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxopt_core.evaluation.classes import Confusion
 from jaxopt_core.evaluation.roc import RocCurve
 from jaxopt_core.figures import COLORS
 
-__all__ = ["plot_confusion", "plot_layers", "plot_roc"]
+__all__ = ["plot_confusion", "plot_errors", "plot_layers", "plot_positions", "plot_roc"]
 
 
 def plot_confusion(path: StrPath, confusion: Confusion, names: Sequence[str] | None = None) -> None:
@@ -97,6 +97,61 @@ def plot_roc(path: StrPath, curves: Sequence[RocCurve]) -> None:
             corner.set_ylim(0.8, 1.002)
             corner.set_title("Its upper left corner")
         whole.legend(title="area", fontsize=8, ncols=1 + len(curves) // 8, loc="lower right")
+
+
+def plot_errors(path: StrPath, targets: Any, predicted: Any) -> None:
+    """Draws predicted numbers over the true ones, and how the errors are distributed.
+
+    Args:
+        path: the PNG to write.
+        targets: the true numbers, of shape ``(N,)``.
+        predicted: of the same shape.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ValueError: shapes that do not fit, or no number.
+    """
+    targets, predicted = np.asarray(targets, np.float64), np.asarray(predicted, np.float64)
+    if targets.shape != predicted.shape or targets.ndim != 1 or not targets.size:
+        raise ValueError(f"expected two columns of as many numbers, got {targets.shape}, {predicted.shape}")
+    errors = predicted - targets
+    rmse = float(np.sqrt(np.mean(errors**2)))
+    with picture(path, (11, 5)) as figure:
+        left, right = figure.subplots(1, 2)
+        low, high = min(targets.min(), predicted.min()), max(targets.max(), predicted.max())
+        left.hexbin(targets, predicted, gridsize=50, bins="log", cmap="Blues", mincnt=1)
+        left.plot([low, high], [low, high], color=COLORS[1], linewidth=1)
+        left.set_xlabel("true")
+        left.set_ylabel("predicted")
+        left.set_title(f"{len(targets)} predictions")
+        right.hist(errors, bins=60, color=COLORS[0])
+        right.set_xlabel("predicted minus true")
+        right.set_title(f"RMSE {rmse:.4f}, mean error {errors.mean():+.4f}")
+
+
+def plot_positions(path: StrPath, losses: Any, unit: str) -> None:
+    """Draws a sequence model's loss by position: how much what came before helps.
+
+    Args:
+        path: the PNG to write.
+        losses: mean loss at each position, of shape ``(length,)``.
+        unit: of the losses.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ValueError: not a row of numbers.
+    """
+    losses = np.asarray(losses, np.float64)
+    if losses.ndim != 1 or not losses.size:
+        raise ValueError(f"expected a loss for each position, got shape {losses.shape}")
+    with picture(path, (8, 4.5)) as figure:
+        axes = figure.subplots()
+        axes.plot(np.arange(1, len(losses) + 1), losses, color=COLORS[0])
+        axes.axhline(losses.mean(), color="#999999", linewidth=1, linestyle="--")
+        axes.annotate(f"mean {losses.mean():.3f}", (len(losses), losses.mean()), ha="right", va="bottom")
+        axes.set_xlabel("tokens read")
+        axes.set_ylabel(unit)
+        axes.set_title("Loss of the next token by position")
 
 
 def plot_layers(path: StrPath, steps: Sequence[int], layers: Mapping[str, Any], title: str) -> None:

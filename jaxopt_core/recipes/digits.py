@@ -13,7 +13,7 @@ from jaxopt_core.data.batches import Arrays
 from jaxopt_core.data.digits import load_digits
 from jaxopt_core.data.mnist import load_mnist
 from jaxopt_core.models import MLP, pure
-from jaxopt_core.recipes.classification import classifier, whole_batch
+from jaxopt_core.recipes.classification import classifier, examiner, whole_batch
 from jaxopt_core.recipes.names import named
 from jaxopt_core.recipes.recipe import Recipe
 
@@ -43,6 +43,7 @@ def build(options: Any) -> Recipe:
         unit="images",
         headline="accuracy",
         best="max",
+        examine=examiner(apply, test, data.classes),
     )
 
 

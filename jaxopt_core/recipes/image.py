@@ -18,7 +18,7 @@ from jaxopt_core.data.digits import load_digits
 from jaxopt_core.data.mnist import load_mnist
 from jaxopt_core.models import DenseNet, ResNet, pure, resnet18
 from jaxopt_core.models.resnet import BasicBlock
-from jaxopt_core.recipes.classification import classifier, whole_batch
+from jaxopt_core.recipes.classification import classifier, examiner, whole_batch
 from jaxopt_core.recipes.names import named
 from jaxopt_core.recipes.recipe import Recipe
 
@@ -51,6 +51,7 @@ def build(options: Any) -> Recipe:
         unit="images",
         headline="accuracy",
         best="max",
+        examine=examiner(apply, test, data.classes),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +12,10 @@ import jax
 from jaxopt_core.data import Batches
 from jaxopt_core.training.step import LossFn
 
-__all__ = ["Measure", "Recipe", "build_recipe"]
+__all__ = ["Examine", "Measure", "Recipe", "build_recipe"]
 
 Measure = Callable[[Any, Any, Any], dict[str, tuple[jax.Array, jax.Array]]]
+Examine = Callable[[Any, Any, Path], tuple[dict[str, float], list[str]]]
 
 
 class Recipe(NamedTuple):
@@ -31,6 +33,8 @@ class Recipe(NamedTuple):
       unit: what they are.
       headline: the metric of ``measure`` that the task is about.
       best: ``"min"`` or ``"max"``: which way the headline is better.
+      examine: ``(params, rest, folder) -> (scores, names of the pictures drawn into the folder)``, what
+        ``jaxopt-core evaluate`` adds to ``measure``.
     """
 
     title: str
@@ -44,6 +48,7 @@ class Recipe(NamedTuple):
     unit: str
     headline: str
     best: str
+    examine: Examine
 
 
 def build_recipe(task: str, options: Any) -> Recipe:

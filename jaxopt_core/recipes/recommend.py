@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxopt_core import evaluation
 from jaxopt_core.data.batches import Arrays
 from jaxopt_core.data.ratings import load_movielens, make_low_rank_ratings
 from jaxopt_core.models import MatrixFactorization, NeuralCF, pure
@@ -17,6 +19,8 @@ from jaxopt_core.recipes.names import named
 from jaxopt_core.recipes.recipe import Recipe
 
 __all__ = ["build"]
+
+_RANKED_USERS = 500
 
 
 def build(options: Any) -> Recipe:
@@ -44,6 +48,37 @@ def build(options: Any) -> Recipe:
         count = batch["mask"].sum(dtype=jnp.int32)
         return {"loss": (squares.sum(), count)}
 
+    test = _used(ratings.test)
+    held_out = Arrays(test, whole_batch(len(test["ratings"]), 8192), shuffle=False)
+
+    def examine(params: Any, rest: Any, folder: Path) -> tuple[dict[str, float], list[str]]:
+        predicted = jax.jit(lambda batch: predict(params, rest, batch, train=False)[0])
+        found = evaluation.collect(predicted, held_out, ["ratings"])
+        error = evaluation.SquaredError()
+        error.add(found["ratings"], found["output"])
+        squares = (found["ratings"] - found["output"]) ** 2
+        interval = evaluation.confidence_interval(lambda x: float(np.sqrt(x.mean())), squares)
+        ranking = evaluation.Ranking(k=10)
+        items = np.arange(ratings.num_items, dtype=np.int32)
+        for user in np.unique(test["users"])[:_RANKED_USERS]:
+            of_user = {"users": np.full_like(items, user), "items": items}
+            scores = np.array(predicted(of_user))
+            scores[ratings.train["items"][ratings.train["users"] == user]] = -np.inf
+            relevant = np.zeros(len(items))
+            mine = test["users"] == user
+            relevant[test["items"][mine]] = test["ratings"][mine] > mean
+            if relevant.any():
+                ranking.add(relevant[None], scores[None])
+        evaluation.plot_errors(folder / "errors.png", found["ratings"], found["output"])
+        known = {} if ratings.noise is None else {"noise": ratings.noise}
+        scores = {"rmse": error.rmse, "rmse_low": interval.low, "rmse_high": interval.high, "mae": error.mae}
+        return {
+            **scores,
+            **known,
+            "hit_rate_10": ranking.hit_rate,
+            "ndcg_10": ranking.ndcg,
+        }, ["errors.png"]
+
     return Recipe(
         title=f"{ratings.name}, {options.model} with {factors} factors: {len(ratings.train['ratings'])} "
         f"ratings to train on, {len(ratings.test['ratings'])} to test",
@@ -52,11 +87,12 @@ def build(options: Any) -> Recipe:
         loss_fn=loss_fn,
         measure=measure,
         train=Arrays(_used(ratings.train), options.batch_size, seed=options.seed, drop_last=True),
-        test=Arrays(_used(ratings.test), whole_batch(len(ratings.test["ratings"]), 8192), shuffle=False),
+        test=held_out,
         per_step=options.batch_size,
         unit="ratings",
         headline="loss",
         best="min",
+        examine=examine,
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from jaxopt_core import evaluation
 from jaxopt_core.data.batches import Arrays
+from jaxopt_core.data.recordings import load_recordings
 from jaxopt_core.data.tones import make_spoken_digits
 from jaxopt_core.losses import ctc_loss
 from jaxopt_core.models import SpeechModel, pure
@@ -21,9 +25,7 @@ __all__ = ["build", "edit_distances"]
 def build(options: Any) -> Recipe:
     """See :func:`~jaxopt_core.recipes.build_recipe`; ``hidden`` is the size of the recurrent layer."""
     named("model", options.model, {"speech": SpeechModel})
-    if options.data is not None:
-        raise ValueError("--data: the speech task has no reader for recordings; leave --data out")
-    data = make_spoken_digits(seed=0)
+    data = make_spoken_digits(seed=0) if options.data is None else load_recordings(options.data)
     hidden = options.hidden[0] if options.hidden else 64
     bands = data.train["features"].shape[-1]
     classes = len(data.alphabet) + 1
@@ -48,6 +50,21 @@ def build(options: Any) -> Recipe:
             "cer": (jnp.where(mask, wrong, 0).sum(), jnp.where(mask, batch["label_lengths"], 0).sum()),
         }
 
+    test = Arrays(data.test, min(100, len(data.test["labels"])), shuffle=False)
+
+    def examine(params: Any, rest: Any, folder: Path) -> tuple[dict[str, float], list[str]]:
+        @jax.jit
+        def listen(batch: Any) -> Any:
+            (log_probs, lengths), _ = apply(
+                params, rest, batch["features"], batch["feature_lengths"], train=False
+            )
+            return {"log_probs": log_probs.swapaxes(0, 1), "lengths": lengths}
+
+        found = evaluation.collect(listen, test, ["labels", "label_lengths"])
+        heard = evaluation.ctc_greedy(found["log_probs"].swapaxes(0, 1), found["lengths"])
+        said = [row[:n].tolist() for row, n in zip(found["labels"], found["label_lengths"], strict=True)]
+        return _transcribe(folder / "transcripts.txt", said, heard, data.alphabet), ["transcripts.txt"]
+
     return Recipe(
         title=f"{data.name}, {options.model} of {hidden}: {len(data.train['labels'])} to train on, "
         f"{len(data.test['labels'])} to test",
@@ -56,12 +73,40 @@ def build(options: Any) -> Recipe:
         loss_fn=loss_fn,
         measure=measure,
         train=Arrays(data.train, options.batch_size, seed=options.seed, drop_last=True),
-        test=Arrays(data.test, min(100, len(data.test["labels"])), shuffle=False),
+        test=test,
         per_step=options.batch_size,
         unit="utterances",
         headline="cer",
         best="min",
+        examine=examine,
     )
+
+
+def _transcribe(
+    path: Path, said: list[list[int]], heard: list[list[int]], alphabet: tuple[str, ...]
+) -> dict[str, float]:
+    """Writes what was said and heard, the worst first; returns scores of utterances and of words."""
+    pairs = [("".join(alphabet[i - 1] for i in a), "".join(alphabet[i - 1] for i in b))
+             for a, b in zip(said, heard, strict=True)]  # fmt: skip
+    wrong = np.array([evaluation.edit_distance(a, b) for a, b in pairs])
+    lengths = np.array([len(a) for a, _ in pairs])
+    if len(pairs) > 1:
+        interval = evaluation.confidence_interval(lambda w, n: w.sum() / n.sum(), wrong, lengths)
+        bounds = {"cer_low": interval.low, "cer_high": interval.high}
+    else:
+        bounds = {}
+    words = evaluation.ErrorRate()
+    words.add([a.split() for a, _ in pairs], [b.split() for _, b in pairs])
+    lines = [
+        f"{wrong[i]} wrong of {lengths[i]}\n  said  {pairs[i][0]}\n  heard {pairs[i][1]}\n"
+        for i in np.argsort(-wrong, kind="stable")
+    ]
+    path.write_text("".join(lines))
+    return {
+        **bounds,
+        "wer": words.value,
+        "utterances_right": float((wrong == 0).mean()),
+    }
 
 
 def edit_distances(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
+from jaxopt_core import evaluation
 from jaxopt_core.data.batches import Arrays
 from jaxopt_core.data.text import load_pydoc, load_text, windows
 from jaxopt_core.losses import cross_entropy
@@ -72,6 +75,23 @@ def build(options: Any) -> Recipe:
         count = batch["mask"].sum(dtype=jnp.int32) * _LENGTH
         return {"loss": (total, count), "bits": (total / math.log(2), count)}
 
+    held_out = Arrays(test, min(128, len(test["tokens"])), shuffle=False)
+
+    def examine(params: Any, rest: Any, folder: Path) -> tuple[dict[str, float], list[str]]:
+        @jax.jit
+        def losses_of(batch: Any) -> jax.Array:
+            logits, _ = apply(params, rest, batch["tokens"], train=False)
+            return cross_entropy(logits, batch["targets"], reduction="none")
+
+        losses = evaluation.collect(losses_of, held_out)["output"]
+        score = evaluation.Perplexity()
+        score.add(losses)
+        bits = losses / math.log(2)
+        interval = evaluation.confidence_interval(np.mean, bits.mean(axis=1))
+        evaluation.plot_positions(folder / "positions.png", bits.mean(axis=0), "bits")
+        scores = {"perplexity": score.perplexity, "bits_low": interval.low, "bits_high": interval.high}
+        return scores, ["positions.png"]
+
     return Recipe(
         title=f"{data.name}, {options.model}: {len(data.train)} bytes to train on, {len(data.test)} held out",
         params=params,
@@ -79,11 +99,12 @@ def build(options: Any) -> Recipe:
         loss_fn=loss_fn,
         measure=measure,
         train=Arrays(train, options.batch_size, seed=options.seed, drop_last=True),
-        test=Arrays(test, min(128, len(test["tokens"])), shuffle=False),
+        test=held_out,
         per_step=options.batch_size * _LENGTH,
         unit="characters",
         headline="bits",
         best="min",
+        examine=examine,
     )
 
 
