@@ -62,8 +62,8 @@ def test_recordings(tmp_path):
             file.writeframes(rng.integers(-3000, 3000, 4000 + 500 * i, np.int16).tobytes())
         (data / f"{i}.txt").write_text(text)
     out = tmp_path / "out"
-    options = ["--data", str(data), "--hidden", "4", "--batch-size", "3", "--epochs", "1", "--eval-every", "1"]
-    assert cli.main(["train", "speech", *options, "--out", str(out)]) == 0
+    options = ["--hidden", "4", "--batch-size", "3", "--epochs", "1", "--eval-every", "1"]
+    assert cli.main(["train", "speech", "--data", str(data), *options, "--out", str(out)]) == 0
     assert cli.main(["evaluate", str(out)]) == 0
     assert (out / "transcripts.txt").read_text().count("said") == 1  # one in ten, at least one, is held out
 

@@ -17,10 +17,12 @@ import numpy as np
 
 import jaxopt_core as jo
 from jaxopt_core import optimizers
+from tests.thinning import slow_unless
 
 __all__ = [
     "NAMES",
     "NUMERIC",
+    "REPRESENTATIVE",
     "STRUCTURAL",
     "Argument",
     "Run",
@@ -37,6 +39,11 @@ __all__ = [
 ]
 
 NAMES = sorted(set(optimizers.__all__) - {"sparse_rows", "lbfgs", "LBFGSState"})
+
+# One of each kind of rule; what is about the engine runs with these by default, and with all where slow
+# tests run: moments, factors, scalar slots, matrices, nothing but momentum, rows.
+KINDS = ("adamw", "adafactor", "asgd", "muon", "sgd", "sparse_adam")
+REPRESENTATIVE = slow_unless(KINDS.__contains__, NAMES)
 
 # Integers that say how often something is unrolled or how large the state is.
 STRUCTURAL = {"ns_steps"}

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_core as jo
-from tests.engine.cases import NAMES, NUMERIC, gradients, parameters, usual_arguments
+from tests.engine.cases import NUMERIC, REPRESENTATIVE, gradients, parameters, usual_arguments
 
 
 def jitted(tx: Any) -> Any:
@@ -37,7 +37,7 @@ def over_all_devices(params: Any) -> Any:
     return jax.device_put(params, NamedSharding(mesh, P("data")))
 
 
-@pytest.mark.parametrize("optimizer", NAMES)
+@pytest.mark.parametrize("optimizer", REPRESENTATIVE)
 def test_setting_never_compiles_again(optimizer):
     arrays = jax.tree.map(jnp.float32, usual_arguments(optimizer))
     tx = getattr(jo, optimizer)(**arrays)

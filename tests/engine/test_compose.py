@@ -14,6 +14,7 @@ import jaxopt_core as jo
 from jaxopt_core.leafwise import Leafwise
 from tests.engine.cases import (
     NAMES,
+    REPRESENTATIVE,
     assert_close,
     assert_equal,
     differ,
@@ -51,7 +52,7 @@ def some_gradients(optimizer: str, steps: int = 4) -> list[Any]:
     return [gradients(optimizer, t) for t in range(steps)]
 
 
-@pytest.mark.parametrize("optimizer", NAMES)
+@pytest.mark.parametrize("optimizer", REPRESENTATIVE)
 def test_is_an_optax_transformation(optimizer):
     tx = make(optimizer)
     assert isinstance(tx, optax.GradientTransformationExtraArgs)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import jaxopt_core as jo
-from tests.engine.cases import NAMES, assert_close, assert_equal, gradients, make, parameters
+from tests.engine.cases import NAMES, REPRESENTATIVE, assert_close, assert_equal, gradients, make, parameters
 
-every = pytest.mark.parametrize("optimizer", NAMES)
+every = pytest.mark.parametrize("optimizer", REPRESENTATIVE)
 ELEMENTWISE = [name for name in NAMES if name not in ("sparse_adam", "muon", "adafactor")]
 
 

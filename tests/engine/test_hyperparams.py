@@ -16,6 +16,7 @@ import jaxopt_core as jo
 from tests.engine.cases import (
     NAMES,
     NUMERIC,
+    REPRESENTATIVE,
     Argument,
     Run,
     assert_close,
@@ -112,7 +113,7 @@ def test_integer_array():
     assert_equal(result.params, run(jo.sgd(lr=1), "sgd").params)
 
 
-@pytest.mark.parametrize("optimizer", NAMES)
+@pytest.mark.parametrize("optimizer", REPRESENTATIVE)
 def test_tracers_equal_numbers(optimizer):
     # One run of vmap: every argument is a tracer, and in row i the i-th has its other value.
     usual = jax.tree.map(np.float32, usual_arguments(optimizer))

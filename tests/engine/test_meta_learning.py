@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxopt_core as jo
-from tests.engine.cases import NAMES, NUMERIC, make, usual_arguments
+from tests.engine.cases import NAMES, NUMERIC, REPRESENTATIVE, make, usual_arguments
 
 STEPS = 2
 
@@ -68,7 +68,7 @@ def test_derivative_with_respect_to_every_hyperparameter(optimizer, x64):
         np.testing.assert_allclose(gradient[i], difference, rtol=rtol, atol=1e-3 * rtol, err_msg=name)
 
 
-@pytest.mark.parametrize("optimizer", NAMES)
+@pytest.mark.parametrize("optimizer", REPRESENTATIVE)
 def test_learning_rate_beside_a_gradient_of_exactly_zero(optimizer):
     def outer(lr: jax.Array) -> jax.Array:
         tx = getattr(jo, optimizer)(lr=lr)

@@ -12,9 +12,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxopt_core as jo
-from tests.engine.cases import NAMES, assert_close, assert_equal, make
+from tests.engine.cases import REPRESENTATIVE, assert_close, assert_equal, make
 
-every = pytest.mark.parametrize("optimizer", NAMES)
+every = pytest.mark.parametrize("optimizer", REPRESENTATIVE)
 SPECS = {
     "rows": ((16, 4), P("data")),
     "columns": ((4, 16), P(None, "data")),

@@ -12,7 +12,7 @@ from jax.experimental import checkify
 
 import jaxopt_core as jo
 from tests.engine.cases import (
-    NAMES,
+    REPRESENTATIVE,
     assert_close,
     assert_equal,
     gradients,
@@ -22,7 +22,7 @@ from tests.engine.cases import (
     usual_arguments,
 )
 
-every = pytest.mark.parametrize("optimizer", NAMES)
+every = pytest.mark.parametrize("optimizer", REPRESENTATIVE)
 STEPS = 3
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import jaxopt_core as jo
-from tests.engine.cases import NAMES, assert_equal, differ, gradients, make, parameters
+from tests.engine.cases import REPRESENTATIVE, assert_equal, differ, gradients, make, parameters
 
-every = pytest.mark.parametrize("optimizer", NAMES)
+every = pytest.mark.parametrize("optimizer", REPRESENTATIVE)
 
 
 def step(tx: Any, params: Any, state: Any, grads: Any) -> tuple[Any, Any]:

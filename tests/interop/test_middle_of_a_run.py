@@ -17,7 +17,6 @@ from jaxopt_core import interop, losses, models
 from jaxopt_core.models.resnet import BasicBlock
 from tests import oracle_models, oracle_sequences
 from tests.interop.torch_training import Training
-from tests.models.quick import QUICK
 
 STEPS = 50
 
@@ -93,7 +92,7 @@ def go_on(case: Case, optimizer: str, dtype: str, there: Path, back: Path) -> No
         checkpoint["optimizer"], layout, params, optimizer, scheduler=scheduler, **lr
     )
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def step(params: Any, rest: Any, opt_state: Any, x: Any, y: Any) -> Any:
         def loss(params: Any) -> Any:
             output, new = apply(params, rest, x, train=True)

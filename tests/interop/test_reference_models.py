@@ -16,7 +16,6 @@ from flax import nnx
 from jaxopt_core import interop, models
 from jaxopt_core.models.resnet import Bottleneck
 from tests import oracle_models, oracle_sequences
-from tests.models.quick import QUICK
 
 
 class Case(NamedTuple):
@@ -120,7 +119,7 @@ def test_weights_go_through_files_both_ways(name: str, tmp_path: Path) -> None:
     rest = interop.params_from_torch(state_dict, layout, like=rest, rngs=jax.random.key(0))
 
     inputs = [jnp.asarray(x, jnp.int32 if x.dtype.kind == "i" else x.dtype) for x in CASES[name].inputs]
-    forward = jax.jit(functools.partial(apply, train=False), compiler_options=QUICK)
+    forward = jax.jit(functools.partial(apply, train=False))
     output, _ = forward(params, rest, *inputs)
     expected = theirs(name, module)
     ours = np.asarray(output[0] if isinstance(output, tuple) else output)

@@ -10,7 +10,6 @@ import pytest
 
 from jaxopt_core import losses
 from tests.losses import torch_losses
-from tests.models.quick import QUICK
 
 rng = np.random.default_rng(1)
 C = 5
@@ -103,7 +102,7 @@ def all_ours(dtype):
         }
 
     with jax.enable_x64(dtype == "float64"):
-        return jax.jit(run, compiler_options=QUICK)()
+        return jax.jit(run)()
 
 
 # Float32's exp and log differ in the last bits.

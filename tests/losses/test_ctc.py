@@ -10,7 +10,6 @@ import pytest
 
 from jaxopt_core import losses
 from tests.losses import torch_losses
-from tests.models.quick import QUICK
 
 rng = np.random.default_rng(2)
 T, N, C = 7, 5, 4
@@ -59,7 +58,7 @@ def ours(logits, targets, frames, sizes, through=True, **arguments):
 
 
 def compiled(*args, **arguments):
-    return jax.jit(lambda: ours(*args, **arguments), compiler_options=QUICK)()
+    return jax.jit(lambda: ours(*args, **arguments))()
 
 
 def cases():
@@ -79,7 +78,7 @@ def all_ours(dtype):
         }
 
     with jax.enable_x64(dtype == "float64"):
-        return jax.jit(run, compiler_options=QUICK)()
+        return jax.jit(run)()
 
 
 # Float32 is compared with PyTorch's float64 of the same logits: PyTorch's own float32 gradient, exp of a
@@ -118,7 +117,7 @@ def test_infinite_loss_is_not_hidden():
 
 
 def test_lengths_can_be_traced():
-    run = jax.jit(lambda *args: losses.ctc_loss(*args, reduction="none"), compiler_options=QUICK)
+    run = jax.jit(lambda *args: losses.ctc_loss(*args, reduction="none"))
     x = jax.nn.log_softmax(jnp.float32(LOGITS))
     for targets in (TARGETS, JOINED):
         np.testing.assert_allclose(

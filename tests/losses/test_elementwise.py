@@ -9,7 +9,6 @@ import pytest
 
 from jaxopt_core import losses
 from tests.losses import torch_losses
-from tests.models.quick import QUICK
 
 rng = np.random.default_rng(0)
 SHAPE = (4, 3)
@@ -87,7 +86,7 @@ def all_ours(dtype):
         }
 
     with jax.enable_x64(dtype == "float64"):
-        return jax.jit(run, compiler_options=QUICK)()
+        return jax.jit(run)()
 
 
 # A few roundings of sums of twelve; float32's exp and log differ in the last bit.

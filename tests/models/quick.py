@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiler options: run slowly, compile fast
-
 
 def blank(leaf):
     """A value for a leaf that no one has given a value: a key, or zeros."""

@@ -14,6 +14,7 @@ import jaxopt_core as jo
 from jaxopt_core.models import MLP, DenseNet, ResNet, pure
 from jaxopt_core.models.resnet import BasicBlock, Bottleneck
 from tests import oracle_models as oracle
+from tests.compiling import AS_USERS
 from tests.models.transfer import from_torch, to_torch
 
 STEPS = 10
@@ -111,10 +112,8 @@ def test_float64(name):
     state, data = oracle.weights(case.theirs()), batches(case.shape)
     expected = oracle.trained(case.theirs(), state, data, lr=LR, dtype="float64")
     with jax.enable_x64(True):
-        # Half of the time to compile; float32 is compiled as users have it.
-        quick = {"xla_backend_optimization_level": 0}
         found = distances(
-            trained(functools.partial(case.ours, **case.float64), state, data, jnp.float64, quick), expected
+            trained(functools.partial(case.ours, **case.float64), state, data, jnp.float64), expected
         )
     assert max(found.values()) < 1e-10, found
     # The steps went somewhere, and the statistics with them.
@@ -131,6 +130,6 @@ def test_float32(name):
     state, data = oracle.weights(case.theirs()), batches(case.shape)
     expected = oracle.trained(case.theirs(), state, data, lr=LR, dtype="float64")
     theirs = distances(oracle.trained(case.theirs(), state, data, lr=LR, dtype="float32"), expected)
-    ours = distances(trained(case.ours, state, data, jnp.float32), expected)
+    ours = distances(trained(case.ours, state, data, jnp.float32, AS_USERS), expected)
     noise = max(theirs.values())
     assert max(ours.values()) < 5 * noise < 1e-3, (ours, theirs)

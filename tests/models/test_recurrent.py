@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxopt_core.models import GRU, LSTM, pure
 from tests import oracle_sequences as oracle
-from tests.models.quick import QUICK, quick
+from tests.models.quick import quick
 from tests.models.transfer import to_torch
 
 rng = np.random.default_rng(0)
@@ -50,7 +50,6 @@ def test_values_and_gradients(layer, case):
 
         grad = jax.jit(
             jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True),
-            compiler_options=QUICK,
         )
         (_, outputs), (d_params, d_x, d_states) = grad(weights, x, states)
     found = [*outputs, d_x, *d_states]
@@ -63,8 +62,8 @@ def test_values_and_gradients(layer, case):
 def test_one_sequence_without_a_batch():
     model = quick(functools.partial(LSTM, C, H))
     x = jnp.float32(rng.normal(size=(T, C)))
-    output, (h, c) = jax.jit(model, compiler_options=QUICK)(x)
-    batched, (h1, c1) = jax.jit(model, compiler_options=QUICK)(x[:, None])
+    output, (h, c) = jax.jit(model)(x)
+    batched, (h1, c1) = jax.jit(model)(x[:, None])
     assert output.shape == (T, H)
     assert h.shape == c.shape == (1, H)
     np.testing.assert_allclose(output, batched[:, 0], rtol=1e-6)
@@ -74,7 +73,7 @@ def test_one_sequence_without_a_batch():
 
 def test_dropout_between_layers_in_training_only():
     apply, params, rest = pure(quick(functools.partial(GRU, C, H, 2, dropout=0.5)))
-    run = jax.jit(apply, static_argnames="train", compiler_options=QUICK)
+    run = jax.jit(apply, static_argnames="train")
     x = jnp.float32(rng.normal(size=(T, N, C)))
     (first, _), after = run(params, rest, x, train=True)
     (second, _), _ = run(params, after, x, train=True)
@@ -85,7 +84,7 @@ def test_dropout_between_layers_in_training_only():
 
 
 def test_starting_values_are_within_pytorchs_bound():
-    make = jax.jit(lambda: pure(LSTM(50, 100, rngs=nnx.Rngs(0))).params, compiler_options=QUICK)
+    make = jax.jit(lambda: pure(LSTM(50, 100, rngs=nnx.Rngs(0))).params)
     for value in jax.tree.leaves(make()):
         assert 0.095 < float(abs(value).max()) <= 0.1  # 1 / sqrt(100)
 

@@ -14,7 +14,7 @@ from jaxopt_core import losses, models
 from jaxopt_core.models import pure, recommender
 from jaxopt_core.models.attention import MultiheadAttention, attend
 from tests import oracle_sequences as oracle
-from tests.models.quick import QUICK, quick
+from tests.models.quick import quick
 from tests.models.transfer import from_torch, to_torch
 
 rng = np.random.default_rng(0)
@@ -23,7 +23,7 @@ rng = np.random.default_rng(0)
 def gradient_norms(make, *inputs):
     """Path -> norm of the gradient of the output's mean squared distance from random targets."""
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run():
         apply, params, rest = pure(make(rngs=nnx.Rngs(0)))
 
@@ -71,7 +71,7 @@ def test_gradients_of_an_lstm_reach_its_first_layer():
 
 def test_gpt2_looks_neither_ahead_nor_at_padding():
     model = quick(functools.partial(models.GPT2LMHeadModel, 11, 8, 8, 1, 2))
-    run = jax.jit(model, compiler_options=QUICK)
+    run = jax.jit(model)
     ids = jnp.asarray(rng.integers(0, 11, (2, 6)))
     mask = jnp.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]])
     logits = run(ids, mask)
@@ -100,7 +100,7 @@ def test_dropout_of_the_encoder_moves_on():
     sizes = {"dim_feedforward": 8, "dropout": 0.5, "remat": True}
     model = quick(functools.partial(models.TransformerEncoder, 1, 8, 2, **sizes))
     apply, params, rest = pure(model)
-    run = jax.jit(apply, static_argnames="train", compiler_options=QUICK)
+    run = jax.jit(apply, static_argnames="train")
     x = jnp.float32(rng.normal(size=(3, 2, 8)))
     first, after = run(params, rest, x, train=True)
     second, _ = run(params, after, x, train=True)
@@ -111,7 +111,7 @@ def test_attention_to_nothing_is_zero_and_has_a_gradient():
     x = jnp.float32(rng.normal(size=(1, 3, 1, 2)))
     mask = jnp.array([[-jnp.inf] * 3, [0, -jnp.inf, 0], [0, 0, 0]])[None, None]
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(x):
         output, pull = jax.vjp(lambda x: attend(x, x, x, mask), x)
         return output, pull(output)[0]
@@ -141,15 +141,15 @@ def test_errors_of_attention():
 def test_greedy_decoding_takes_what_the_decoder_finds_likeliest():
     model = quick(functools.partial(models.Seq2Seq, 11, 7, 5, 8, 1))
     source, lengths = jnp.asarray(rng.integers(0, 11, (3, 4))), jnp.array([4, 2, 3])
-    tokens = jax.jit(lambda source: model.greedy(source, 1, 5, lengths), compiler_options=QUICK)(source)
+    tokens = jax.jit(lambda source: model.greedy(source, 1, 5, lengths))(source)
     given = jnp.concatenate([jnp.ones((3, 1), tokens.dtype), tokens[:, :-1]], axis=1)
-    logits = jax.jit(lambda source: model(source, given, lengths), compiler_options=QUICK)(source)
+    logits = jax.jit(lambda source: model(source, given, lengths))(source)
     np.testing.assert_array_equal(logits.argmax(-1), tokens)
 
 
 def test_speech_does_not_hear_padding():
     model = quick(functools.partial(models.SpeechModel, 5, 8, 2, 4, 1))
-    run = jax.jit(model, compiler_options=QUICK)
+    run = jax.jit(model)
     x = jnp.float32(rng.normal(size=(2, 20, 8)))
     log_probs, lengths = run(x, jnp.array([20, 13]))
     noise, _ = run(x.at[1, 13:].set(7.0), jnp.array([20, 13]))
@@ -180,14 +180,14 @@ def test_embeddings_train_with_sparse_adam_as_in_pytorch():
         predicted, _ = apply(params, rest, users, items, train=True)
         return losses.mse_loss(predicted, ratings), None
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def step(params, opt_state, *batch):
         _, grads = recommender.value_and_row_grad(loss_fn)(params, *batch)
         assert grads["user_embeddings"]["embedding"].nse == 6
         updates, opt_state = tx.update(grads, opt_state, params)
         return jo.apply_updates(params, updates), opt_state
 
-    opt_state = jax.jit(tx.init, compiler_options=QUICK)(params)
+    opt_state = jax.jit(tx.init)(params)
     for inputs, targets in batches:
         params, opt_state = step(params, opt_state, *inputs, *targets)
     found = to_torch(params)

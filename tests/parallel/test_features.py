@@ -209,7 +209,7 @@ def test_accumulation_in_every_strategy(strategy):
     np.testing.assert_allclose(got_losses, losses, rtol=1e-6)
 
 
-@pytest.mark.parametrize("way", WAYS[:2], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", [pytest.param(WAYS[0], marks=pytest.mark.slow), WAYS[1]])
 def test_fsdp_of_a_loss_that_gathers_itself(way):
     def loss_fn(params, rest, batch, rng):
         return bowl_loss(gather_params(params), rest, batch, rng)
@@ -223,7 +223,7 @@ def test_fsdp_of_a_loss_that_gathers_itself(way):
     assert_close(got, expected, 1e-6)
 
 
-@pytest.mark.parametrize("way", WAYS[:2], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", [pytest.param(WAYS[0], marks=pytest.mark.slow), WAYS[1]])
 def test_fsdp_that_gathers_one_layer_at_a_time(way):
     def loss_fn(params, rest, batch, rng):
         del rng
@@ -343,7 +343,7 @@ def test_counts_are_added_and_not_averaged(way):
         way(functools.partial(step, wrapped=False), devices(4), trains=False)({}, batch)
 
 
-@pytest.mark.parametrize("way", WAYS[:2], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("way", [pytest.param(WAYS[0], marks=pytest.mark.slow), WAYS[1]])
 def test_lbfgs(way):
     def loss_fn(params, batch):
         return jnp.mean(jnp.square(batch["x"] @ params["kernel"] - batch["y"]))

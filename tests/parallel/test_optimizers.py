@@ -35,11 +35,11 @@ WAYS = {
 }
 CASES = [
     ("jit", 8, 1, None),
-    ("shard_map", 8, 1, zero1),
-    ("jit", 8, 4, fsdp),
     ("shard_map", 8, 4, fsdp),
 ]
 MORE = [
+    ("shard_map", 8, 1, zero1),
+    ("jit", 8, 4, fsdp),
     ("shard_map", 4, 1, None),
     ("pmap", 2, 1, None),
     ("jit", 4, 1, zero1),

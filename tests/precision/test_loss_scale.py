@@ -27,15 +27,19 @@ def some_gradients(steps, dtype, bad_every):
 
 
 @pytest.mark.parametrize(
-    ("wide", "tolerance", "max_norm"),
-    [(True, 1e-12, None), pytest.param(False, 1e-4, 0.5, marks=pytest.mark.slow)],
+    ("steps", "wide", "tolerance", "max_norm"),
+    [
+        (300, True, 1e-12, None),
+        pytest.param(2000, True, 1e-12, None, marks=pytest.mark.slow),
+        pytest.param(2000, False, 1e-4, 0.5, marks=pytest.mark.slow),
+    ],
 )
-def test_follows_gradscaler(wide, tolerance, max_norm):
+def test_follows_gradscaler(steps, wide, tolerance, max_norm):
     arguments = {"init_scale": 2.0**10, "growth_interval": 7}
     with jax.enable_x64(wide):
         dtype = np.float64 if wide else np.float32
         params = {"w": np.ones((3, 2), dtype), "b": np.zeros(2, dtype)}
-        grads = list(some_gradients(2000, dtype, bad_every=15))
+        grads = list(some_gradients(steps, dtype, bad_every=15))
         expected = theirs.scaler_run(params, grads, max_norm, 1e-3, **arguments)
         inner = jo.adamw(lr=1e-3)
         if max_norm is not None:
@@ -64,10 +68,10 @@ def test_follows_gradscaler(wide, tolerance, max_norm):
     np.testing.assert_array_equal(scales.scale, [s["scale"] for _, s in expected])
     np.testing.assert_array_equal(scales.growth_tracker, [s["_growth_tracker"] for _, s in expected])
     bad = sum(not np.isfinite(g["b"]).all() for g in grads)
-    assert int(state.skipped) == bad > 50
+    assert int(state.skipped) == bad > steps / 40
     assert len({float(s["scale"]) for _, s in expected}) > 5
     count = state.inner_state.count if max_norm is None else state.inner_state[1].count
-    assert int(count) == 2000 - bad
+    assert int(count) == steps - bad
     assert list(state.loss_scale.state_dict()) == list(expected[-1][1]) == STATE
     assert state.loss_scale.state_dict() == expected[-1][1]
 

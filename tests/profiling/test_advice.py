@@ -90,6 +90,7 @@ def test_host_bound():
     assert "host-bound" in causes(found)
 
 
+@pytest.mark.slow
 def test_tiny_kernels():
     @jax.jit
     def step(w, x):
@@ -101,6 +102,7 @@ def test_tiny_kernels():
     assert "tiny kernels" in causes(found)
 
 
+@pytest.mark.slow
 def test_padding():
     x = {"x": jnp.ones((512, 512)), "mask": np.arange(64) < 32}
     step = jax.jit(lambda w, batch: product(w, batch["x"]), donate_argnums=0)
@@ -117,7 +119,9 @@ def test_donation_missed():
     assert "returns 4.0 MiB in the shapes of arguments" in advice.evidence
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(1.0, False), (2.0, True)])
+@pytest.mark.parametrize(
+    ("gain", "expected"), [pytest.param(1.0, False, marks=pytest.mark.slow), (2.0, True)]
+)
 def test_bfloat16_is_advised_where_it_was_measured_to_gain(monkeypatch, gain, expected):
     measured = []
     monkeypatch.setattr(rules, "bfloat16_gain", lambda *dims: measured.append(dims) or gain)
@@ -125,6 +129,7 @@ def test_bfloat16_is_advised_where_it_was_measured_to_gain(monkeypatch, gain, ex
     assert measured == [(512, 512, 512)]
 
 
+@pytest.mark.slow
 def test_memory_bound(monkeypatch):
     monkeypatch.setattr(rules, "peak_flops", lambda: 5e10)
     monkeypatch.setattr(rules, "peak_bandwidth", lambda: 2e9)  # below what any machine has
