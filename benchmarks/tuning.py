@@ -274,7 +274,7 @@ def _print(results: dict[str, list[dict[str, float]]], trials: int) -> None:
     ]
     print(
         tables.markdown(
-            [f"{trials} trials", "s", "best accuracy", "median", "times as fast as PyTorch"], rows
+            [f"{trials} trials", "s", "CPU s", "best accuracy", "median", "times as fast as PyTorch"], rows
         )
     )
 

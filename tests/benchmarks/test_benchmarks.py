@@ -191,3 +191,21 @@ def test_sparse_table_touches_the_rows_only(tmp_path):
     record = json.loads(out.read_text())
     assert [program["whole_table"] for program in record["programs"]] == [[], []]
     assert "No operation reads or writes a whole table" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "arguments", "names"),
+    [
+        ("loop_overhead", ["--rounds", "1", "--batches", "8"], {"jitted step", "fit", "torch loop"}),
+        ("recovery", ["--faults", "1"], {"jaxopt-core launch", "torchrun"}),
+    ],
+)
+def test_small_runs_record(tmp_path, script, arguments, names):
+    out = tmp_path / "record.json"
+    command = [sys.executable, "-m", f"benchmarks.{script}", *arguments, "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())["results"]
+    assert names <= {row.get("contender", row.get("launcher")) for row in results}
+    assert done.stdout.count("|") > 10
