@@ -37,8 +37,9 @@ def make(feature: str, parameters: ParameterSet) -> FeatureRun:
         "loss scale": jo.precision.with_loss_scale(adamw, scale),
         "ema": optax.chain(adamw, jo.averaging.ema(0.999)),
         "accumulate 4": jo.gradients.accumulate(adamw, 4),
-        "clip, loss scale, ema": jo.precision.with_loss_scale(
-            optax.chain(clip, adamw, jo.averaging.ema(0.999)), scale
+        # The average outermost, as PyTorch's loops update it: after the step, skipped or not.
+        "clip, loss scale, ema": optax.chain(
+            jo.precision.with_loss_scale(optax.chain(clip, adamw), scale), jo.averaging.ema(0.999)
         ),
     }
     tx = optax.with_extra_args_support(transformations[feature])
