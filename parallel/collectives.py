@@ -39,7 +39,7 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends in one run, on a ring: the least that is possible.
+        """Bytes that each device sends in one run, on a ring, which is the least that is possible.
 
         ``2 (n-1)/n`` of the array for an all-reduce, ``(n-1)/n`` for half of one; source: Patarasuk and
         Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009.

@@ -45,7 +45,7 @@ class MemoryEstimate(NamedTuple):
 
     @property
     def kept(self) -> int:
-        """What is there between steps: parameters and optimizer state."""
+        """What is there between steps, parameters and optimizer state."""
         return self.params + self.opt_state
 
     @property

@@ -60,7 +60,7 @@ def synchronized(
         ``skip_nonfinite``) need ``axis_name=jaxopt_core.parallel.shards`` if the strategy divides slots.
         The extra arguments ``value`` and ``value_and_grad_fn`` (schedules that follow the loss, LBFGS) are
         averaged like the gradients.
-      hook: how gradients travel; see :mod:`jaxopt_core.parallel.hooks`. Default: as they are.
+      hook: how gradients travel; such as ``fp16_compress``. Default: as they are.
 
     Returns:
       A transformation with a :class:`SynchronizedState`.

@@ -160,7 +160,7 @@ class Text(TrainOptions):
     model: str = "lstm"
     hidden: tuple[int, ...] = (256,)
     lr: float = 4e-3
-    epochs: int = 3
+    epochs: int = 15
     batch_size: int = 32
     clip: float | None = 1.0
 

@@ -92,7 +92,7 @@ class Perplexity:
 
     @property
     def bits_per_token(self) -> float:
-        """Mean loss in bits: bits per character of a model of characters."""
+        """Mean loss in bits, which for a model of characters is bits per character."""
         return self.nats / self.tokens / math.log(2) if self.tokens else math.nan
 
     def bits_per_byte(self, size: int) -> float:

@@ -76,7 +76,7 @@ class ErrorRate:
 
     @property
     def value(self) -> float:
-        """Edits per item of the references: above 1 if much is inserted; NaN of nothing."""
+        """Edits per item of the references, above 1 if much is inserted; NaN of nothing."""
         return self.edits / self.length if self.length else float("nan")
 
 

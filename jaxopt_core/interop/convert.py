@@ -85,8 +85,10 @@ def convert_from_torch(
       A line for each entry of the checkpoint.
 
     Raises:
-      CheckpointError: the file cannot be read. FileExistsError: the folder is there. ValueError: there is no
-      model in the checkpoint, the class of the optimizer is not known, or an entry cannot be written.
+      CheckpointError: the file cannot be read.
+      FileExistsError: the folder is there.
+      ValueError: there is no model in the checkpoint, the class of the optimizer is not known, or an entry
+        cannot be written.
     """
     with jax.enable_x64(True):  # whatever is float64 or int64 in the file stays so
         return _convert_from_torch(Path(checkpoint), Path(folder).absolute(), optimizer, buffers)

@@ -67,7 +67,7 @@ class Parity:
 
     @property
     def verdict(self) -> str:
-        """One line: equal, or the first value that is not."""
+        """Equal, or the first value that is not."""
         if self.first is None:
             return f"Equal: within PyTorch's noise at each of {self.steps} steps."
         return f"Different, first at {self.first}"
