@@ -195,9 +195,11 @@ class LSTM(_Recurrent):
     @staticmethod
     def _cell(x: Any, gates: jax.Array, state: State) -> State:
         del x
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return jax.nn.sigmoid(o) * jnp.tanh(c), c
+        # Of the whole row, one of them for nothing: XLA then makes one loop of it and not one for each output.
+        i, f, _, o = jnp.split(jax.nn.sigmoid(gates), 4, axis=-1)
+        g = jnp.tanh(jnp.split(gates, 4, axis=-1)[2])
+        c = f * state[1] + i * g
+        return o * jnp.tanh(c), c
 
     def __call__(
         self, x: jax.Array, hx: tuple[jax.Array, jax.Array] | None = None, lengths: Any = None
