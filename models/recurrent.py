@@ -195,7 +195,7 @@ class LSTM(_Recurrent):
     @staticmethod
     def _cell(x: Any, gates: jax.Array, state: State) -> State:
         del x
-        # Of the whole row, one of them for nothing: XLA then makes one loop of it and not one for each output.
+        # Of the whole row, a quarter for nothing: XLA makes one loop of it and not one for each output.
         i, f, _, o = jnp.split(jax.nn.sigmoid(gates), 4, axis=-1)
         g = jnp.tanh(jnp.split(gates, 4, axis=-1)[2])
         c = f * state[1] + i * g

@@ -33,8 +33,7 @@ __all__ = ["Converted", "Line", "convert_from_torch", "convert_to_torch", "load_
 BUFFERS = r"(^|\.)(running_mean|running_var|num_batches_tracked)$"
 """Names of tensors that are no parameters."""
 
-_DESCRIPTION = "conversion.json"
-_ARRAYS = "arrays"
+_DESCRIPTION, _ARRAYS = "conversion.json", "arrays"
 
 
 class Line(NamedTuple):
@@ -82,13 +81,12 @@ def convert_from_torch(
       buffers: regular expression of the tensors that are no parameters.
 
     Returns:
-      A line for each entry of the checkpoint.
+      A line for each entry.
 
     Raises:
       CheckpointError: the file cannot be read.
       FileExistsError: the folder is there.
-      ValueError: there is no model in the checkpoint, the class of the optimizer is not known, or an entry
-        cannot be written.
+      ValueError: no model is in it, an optimizer of an unknown class, or an entry that cannot be written.
     """
     with jax.enable_x64(True):  # whatever is float64 or int64 in the file stays so
         return _convert_from_torch(Path(checkpoint), Path(folder).absolute(), optimizer, buffers)
