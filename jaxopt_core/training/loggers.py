@@ -70,17 +70,11 @@ class CsvLogger(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("steps.csv", "metrics.csv"):
             path = self.folder / name
-            kept: list[list[float]] = []
             if run.step and path.exists():
-                columns = read_csv(path)
-                kept = [list(line) for line in zip(*columns.values(), strict=True)]
-                place = list(columns).index("step") if columns else 0
-                kept = [line for line in kept if line[place] <= run.step]
-            self._files[name] = path.open("w", newline="")
-            if kept:
-                self._write(name, columns)
-                for line in kept:
-                    self._write(name, line)
+                _cut(path, run.step)
+            else:
+                path.unlink(missing_ok=True)
+            self._files[name] = path.open("a", newline="")
 
     def on_steps(self, run: Run, metrics: dict[str, Any]) -> None:
         """Writes a line for each update."""
@@ -90,15 +84,16 @@ class CsvLogger(Callback):
         first = run.step - len(values[0]) + 1
         for i, line in enumerate(zip(*values, strict=True)):
             self._write("steps.csv", [first + i, *line])
+        # Whenever a checkpoint is made, the lines up to its step must outlive the process.
+        self._files["steps.csv"].flush()
 
     def on_row(self, run: Run, row: Row) -> None:
-        """Writes the row, and flushes both files."""
+        """Writes the row."""
         del run
         if self._files["metrics.csv"].tell() == 0:
             self._write("metrics.csv", row)
         self._write("metrics.csv", row.values())
-        for file in self._files.values():
-            file.flush()
+        self._files["metrics.csv"].flush()
 
     def on_end(self, run: Run) -> None:
         """Closes the files."""
@@ -107,7 +102,21 @@ class CsvLogger(Callback):
             file.close()
 
     def _write(self, name: str, line: Iterable[Any]) -> None:
-        self._files[name].write(",".join(map(_text, line)) + "\n")
+        self._files[name].write(_line(line))
+
+
+def _cut(path: Path, step: int) -> None:
+    """Drops the lines after a step, all at once: a run killed meanwhile has the old file or the new one."""
+    columns = read_csv(path)
+    place = list(columns).index("step") if columns else 0
+    kept = [line for line in zip(*columns.values(), strict=True) if line[place] <= step]
+    part = path.with_suffix(".part")
+    part.write_text("".join(map(_line, [list(columns), *kept] if kept else [])), newline="")
+    part.replace(path)
+
+
+def _line(values: Iterable[Any]) -> str:
+    return ",".join(map(_text, values)) + "\n"
 
 
 def _text(value: Any) -> str:
