@@ -68,7 +68,7 @@ def examiner(apply: Callable[..., Any], test: Mapping[str, Any], classes: int) -
     def examine(params: Any, rest: Any, folder: Path) -> tuple[dict[str, float], list[str]]:
         @jax.jit
         def logits_of(images: jax.Array) -> jax.Array:
-            return apply(params, rest, images, train=False)[0]  # type: ignore[no-any-return]
+            return apply(params, rest, images, train=False)[0]
 
         batches = Arrays(test, whole_batch(len(test["labels"])), shuffle=False)
         found = evaluation.collect(

@@ -71,9 +71,11 @@ def build(options: Any) -> Recipe:
                 ranking.add(relevant[None], scores[None])
         evaluation.plot_errors(folder / "errors.png", found["ratings"], found["output"])
         known = {} if ratings.noise is None else {"noise": ratings.noise}
-        scores = {"rmse": error.rmse, "rmse_low": interval.low, "rmse_high": interval.high, "mae": error.mae}
         return {
-            **scores,
+            "rmse": error.rmse,
+            "rmse_low": interval.low,
+            "rmse_high": interval.high,
+            "mae": error.mae,
             **known,
             "hit_rate_10": ranking.hit_rate,
             "ndcg_10": ranking.ndcg,
