@@ -30,6 +30,11 @@ __all__ = ["main"]
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tests" / "parallel" / "training_script.py"
+# Ours without the pause of half a second and more that it makes by default before a restart.
+LAUNCHERS = {
+    "jaxopt-core launch": ["jaxopt_core.parallel.launch", "--nproc", "2", "--backoff", "0.01"],
+    "torchrun": ["torch.distributed.run", "--nproc-per-node", "2"],
+}
 KINDS = {"kill": signal.SIGKILL, "raise": signal.SIGUSR2}
 RANKS = 2
 PATIENCE = 180.0  # seconds in which a group must be at work again
@@ -44,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     described = machine.describe(quick=True)
     print(f"{tables.machine_line(described)}\n", flush=True)
     results = []
-    for launcher, command in _launchers(args.faults).items():
+    for launcher in LAUNCHERS:
         print(f"{launcher}: a start and {len(KINDS) * args.faults} faults", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            results += _measure(launcher, command, Path(folder), args.faults)
+            results += _measure(launcher, Path(folder), args.faults)
     print(_table(results), end="\n\n")
     record = {
         "benchmark": "recovery",
@@ -62,16 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _launchers(faults: int) -> dict[str, list[str]]:
-    restarts = ["--max-restarts", str(len(KINDS) * faults + 1)]
-    # Without the pause of half a second and more that ours makes by default before a restart.
-    ours = [sys.executable, "-m", "jaxopt_core.parallel.launch", "--nproc", str(RANKS), "--backoff", "0.01"]
-    theirs = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(RANKS)]
-    return {"jaxopt-core launch": [*ours, *restarts], "torchrun": [*theirs, *restarts]}
-
-
-def _measure(launcher: str, command: list[str], out: Path, faults: int) -> list[dict[str, Any]]:
+def _measure(launcher: str, out: Path, faults: int) -> list[dict[str, Any]]:
     draw = random.Random(0)
+    module, *options = LAUNCHERS[launcher]
+    command = [sys.executable, "-m", module, *options, "--max-restarts", str(len(KINDS) * faults + 1)]
+    command += ["--logs" if launcher != "torchrun" else "--log-dir", str(out / "logs")]
     script = [str(SCRIPT), "--out", str(out), "--steps", "1000000", "--every", "3", "--pause", "0.05"]
     environ = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
     begun = time.monotonic()
