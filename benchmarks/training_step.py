@@ -2,7 +2,8 @@
 
 A step is forward, backward and SGD with momentum 0.9 on one batch that stays on the device, in float32. All
 contenders start from PyTorch's weights, which ``jaxopt_core.interop`` carries over, and must have its
-losses in the first three steps. They take turns as ``benchmarks/README.md`` describes it.
+losses in the first three steps. Each has a process of its own; they take turns as ``benchmarks/README.md``
+describes it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 import datetime
 import functools
 import json
-import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -21,7 +22,7 @@ from typing import Any
 
 from benchmarks.harness import interleave, summary, turn
 from benchmarks.training_workloads import WORKLOADS
-from benchmarks.workers import available_cores, limit_threads, require_torch
+from benchmarks.workers import Worker, available_cores, limit_threads, require_torch
 
 __all__ = ["CONTENDERS", "main"]
 
@@ -50,6 +51,8 @@ CONTENDERS: dict[str, Callable[[str, bool, int], Any]] = {
     "flax + optax": functools.partial(_jax, "FlaxTraining"),
     "ours": functools.partial(_jax, "OurTraining"),
     "ours, scan of 20": functools.partial(_jax, "OurTraining", scanned=20),
+    "ours, setup_cpu": functools.partial(_jax, "OurTraining"),
+    "ours, setup_cpu, scan of 20": functools.partial(_jax, "OurTraining", scanned=20),
 }
 
 
@@ -87,28 +90,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """All contenders on one workload."""
     chosen = [c for c in args.contenders if "scan" not in c or WORKLOADS[name].scan]
-    runs: dict[str, Any] = {}
+    runs: dict[str, Worker] = {}
     rows: dict[str, dict[str, Any]] = {}
     for contender in chosen:
         print(f"{name}: {contender}", file=sys.stderr, flush=True)
-        peak = None if args.quick else _peak_mib(contender, name, args.threads)
-        runs[contender], first_step_s, losses = _started(contender, name, args.quick, args.threads)
+        prepare = _set_up if "setup_cpu" in contender else _plain
+        runs[contender] = Worker(contender, args.threads, prepare, _Stage)
         rows[contender] = {
             "workload": name,
             "contender": contender,
             "peer": not contender.startswith("ours"),
-            "first_step_s": first_step_s,
-            "peak_mib": peak,
-            "losses": losses,
+            **runs[contender]("start", contender, name, args.quick, args.threads),
         }
     reference = rows[chosen[0]]["losses"]
     for row in rows.values():
         pairs = zip(row["losses"], reference, strict=True)
         row["loss_deviation"] = max(abs(a - b) / abs(b) for a, b in pairs)
-    turns = {c: functools.partial(turn, runs[c], args.seconds) for c in chosen}
+    turns = {c: functools.partial(runs[c], "turn", args.seconds) for c in chosen}
     for contender, medians in interleave(turns, args.rounds).items():
-        steps = runs[contender].steps_per_call
-        rows[contender] |= summary([seconds / steps for seconds in medians])
+        rows[contender] |= summary(medians)
+        runs[contender].close()
     best = min((row for row in rows.values() if row["peer"]), key=lambda row: row["step_ms"], default=None)
     for row in rows.values():
         row["best_peer"] = best and best["contender"]
@@ -116,9 +117,35 @@ def _measure(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _started(contender: str, name: str, quick: bool, threads: int) -> tuple[Any, float, list[float]]:
-    """A contender after its first steps, the seconds of the first (compiling included), and the losses."""
-    run = CONTENDERS[contender](name, quick, threads)
+def _plain() -> None:
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # the first step compiles, as JAX's does
+
+
+def _set_up() -> None:
+    import jaxopt_core as jo
+
+    jo.setup_cpu(one_pass=False)  # what is timed is the network, much more than its optimizer
+
+
+class _Stage:
+    """What the process of a contender can be told."""
+
+    def start(self, contender: str, name: str, quick: bool, threads: int) -> dict[str, Any]:
+        """Takes the first steps; their losses, the first one's seconds, what the process grew by."""
+        make = CONTENDERS[contender]
+        _first_steps(make(name, True, threads))  # what a framework takes for itself
+        before = _most_used_mib()
+        self._run = make(name, quick, threads)
+        losses, first_step_s = _first_steps(self._run)
+        return {"first_step_s": first_step_s, "peak_mib": _most_used_mib() - before, "losses": losses}
+
+    def turn(self, seconds: float) -> list[float]:
+        """Seconds of each step."""
+        return [each / self._run.steps_per_call for each in turn(self._run, seconds)]
+
+
+def _first_steps(run: Any) -> tuple[list[float], float]:
+    """The losses of a contender's first steps, and the seconds of the first, compiling included."""
     start = time.perf_counter()
     run.step()
     run.wait()
@@ -127,26 +154,7 @@ def _started(contender: str, name: str, quick: bool, threads: int) -> tuple[Any,
     while len(losses) < CHECKED_STEPS:
         run.step()
         losses += run.losses()
-    return run, first_step_s, losses[:CHECKED_STEPS]
-
-
-def _peak_mib(contender: str, name: str, threads: int) -> float:
-    """How much a process with nothing else in it grows, at most, from the imports to the third step."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    process = context.Process(target=_report_peak, args=(queue, contender, name, threads))
-    process.start()
-    grown = queue.get()
-    process.join()
-    return grown
-
-
-def _report_peak(queue: Any, contender: str, name: str, threads: int) -> None:
-    limit_threads(threads)
-    _started(contender, name, True, threads)  # what a framework takes for itself
-    before = _most_used_mib()
-    _started(contender, name, False, threads)
-    queue.put(_most_used_mib() - before)
+    return losses[:CHECKED_STEPS], first_step_s
 
 
 def _most_used_mib() -> float:
@@ -181,7 +189,7 @@ def _table(results: list[dict[str, Any]]) -> str:
                 f"{row['step_ms']:.3g}",
                 f"{low:.3g} to {high:.3g}",
                 f"{row['first_step_s']:.1f}",
-                "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}",
+                f"{row['peak_mib']:.0f}",
                 "" if row["ratio_to_best_peer"] is None else f"{row['ratio_to_best_peer']:.2f}",
             ]
         )

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,13 +27,22 @@ CHECKED_STEPS = 3
 
 
 class Worker:
-    """The parent's end of one process; its methods are those of :class:`_Stage`."""
+    """The parent's end of one process.
 
-    def __init__(self, process: str, threads: int) -> None:
+    Args:
+      name: in messages.
+      threads: cores that the process may use.
+      prepare: called there before anything else, and before JAX starts.
+      stage: makes the object there whose methods a call names.
+    """
+
+    def __init__(
+        self, name: str, threads: int, prepare: Callable[[], None], stage: Callable[[], Any]
+    ) -> None:
         context = multiprocessing.get_context("spawn")  # neither XLA nor OpenMP survives a fork
-        self._name = process
+        self._name = name
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, process, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, threads, prepare, stage), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -65,7 +74,8 @@ class Worker:
 
 def start(contenders: Iterable[str], threads: int) -> dict[str, Worker]:
     """Starts the processes that the contenders need; name of the process -> worker."""
-    return {name: Worker(name, threads) for name in dict.fromkeys(CONTENDERS[c].process for c in contenders)}
+    names = dict.fromkeys(CONTENDERS[contender].process for contender in contenders)
+    return {name: Worker(name, threads, PROCESSES[name], _Stage) for name in names}
 
 
 def available_cores() -> int:
@@ -100,7 +110,7 @@ def require_torch(parser: argparse.ArgumentParser) -> None:
 
 
 class _Stage:
-    """What a worker can be told."""
+    """What a worker of :func:`start` can be told."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
@@ -147,10 +157,12 @@ class _Stage:
             sys.modules["torch"].cuda.empty_cache()
 
 
-def _serve(connection: Connection, process: str, threads: int) -> None:
+def _serve(
+    connection: Connection, threads: int, prepare: Callable[[], None], make: Callable[[], Any]
+) -> None:
     limit_threads(threads)
-    PROCESSES[process]()
-    stage = _Stage()
+    prepare()
+    stage = make()
     while True:
         try:
             verb, args = connection.recv()

@@ -1,13 +1,14 @@
-"""Making XLA's CPU compiler write an optimizer step as one pass over memory.
+"""Training on CPUs: memory that stays with the program, and an optimizer step in one pass over it.
 
 An Adam step reads a gradient, a parameter and two slots and writes the last three: seven passes over
 memory, and memory is what bounds it. By default XLA compiles one loop for each output, which makes ten.
-With the flag that :func:`setup_cpu` sets it can write several outputs in one loop, if nothing in the loop
+With a flag that :func:`setup_cpu` sets it can write several outputs in one loop, if nothing in the loop
 is shared by them; so each output is then computed from inputs of its own (:func:`one_pass`).
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 from collections.abc import Callable
@@ -21,20 +22,32 @@ from jaxopt_core.tree import Slots
 __all__ = ["one_pass", "setup_cpu"]
 
 _OPTION = "xla_cpu_use_multi_output_fusion"
+# glibc's malloc.h: name -> (number, value).
+_MALLOC = {
+    "M_TRIM_THRESHOLD": (-1, 2**31 - 1),  # free bytes at the end of the heap that it gives back
+    "M_TOP_PAD": (-2, 2**26),  # bytes that it asks for beyond what it needs
+    "M_MMAP_MAX": (-4, 0),  # arrays that lie outside of the heap
+    "M_ARENA_MAX": (-8, 1),  # heaps, which otherwise each thread may have
+}
 _SMALLEST = 16384  # elements worth it: what fits into the cache is not bound by memory
 
 
-def setup_cpu(*, async_dispatch: bool = False) -> None:
+def setup_cpu(*, one_pass: bool = True, keep_memory: bool = True, async_dispatch: bool = False) -> None:
     """Sets JAX and XLA up for training on CPUs; call it before anything is computed.
 
-    It adds ``xla_cpu_use_multi_output_fusion`` to the environment variable ``XLA_FLAGS``, which JAX reads
-    once, when its first array is made: an optimizer step then goes over memory once. And it turns JAX's
-    asynchronous dispatch off, which costs a small program more time than it runs for.
-    ``benchmarks/README.md`` says what each gave. On a GPU or TPU neither does anything.
+    ``benchmarks/README.md`` says what each part gives. On a GPU or TPU none does anything worth having.
 
     Args:
-      async_dispatch: leave asynchronous dispatch on, for a loop that prepares data in Python while a step
-        runs. Default False.
+      one_pass: add ``xla_cpu_use_multi_output_fusion`` to the environment variable ``XLA_FLAGS``, which JAX
+        reads once, when its first array is made: an optimizer step then goes over memory once. Of use
+        where the optimizer counts; a network with large activations and few parameters may be slower
+        with it. Default True.
+      keep_memory: tell the C library (glibc; elsewhere this does nothing) to keep what is freed for the
+        next allocation. Otherwise a program's temporary arrays go back to the system after every step, and
+        the system clears each of their pages anew in the next: a fifth of a small GPT's step. The process
+        stays as large as it once was. Default True.
+      async_dispatch: leave JAX's asynchronous dispatch on, for a loop that prepares data in Python while a
+        step runs; it costs a small program more time than it runs for. Default False.
 
     Raises:
       RuntimeError: JAX has already started.
@@ -52,6 +65,23 @@ def setup_cpu(*, async_dispatch: bool = False) -> None:
             "jax.devices(), or set XLA_FLAGS=--xla_backend_extra_options=" + _OPTION + " for the process."
         )
     jax.config.update("jax_cpu_enable_async_dispatch", async_dispatch)
+    if keep_memory:
+        _keep_memory()
+    if one_pass:
+        _fuse_outputs()
+
+
+def _keep_memory() -> None:
+    """Every allocation from one heap that never shrinks, by glibc's ``mallopt``."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return
+    for option, value in _MALLOC.values():
+        mallopt(option, value)
+
+
+def _fuse_outputs() -> None:
     flags = os.environ.get("XLA_FLAGS", "").split()
     if any(_OPTION in flag for flag in flags):
         return

@@ -12,6 +12,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 
 from jaxopt_core.models.initializers import uniform_within
 from jaxopt_core.models.layers import Dropout, Linear
+from jaxopt_core.models.linear import linear
 
 __all__ = ["MultiheadAttention", "additive", "attend", "causal_mask"]
 
@@ -41,16 +42,15 @@ def attend(
       >>> print(attend(x, jnp.zeros_like(x), x, causal_mask(3)).ravel())
       [0.  0.5 1. ]
     """
-    scores = jnp.einsum("nthd,nshd->nhts", query, key) / math.sqrt(query.shape[-1])
+    scores = jnp.einsum("nthd,nshd->nhts", query / math.sqrt(query.shape[-1]), key)
     if jnp.finfo(scores.dtype).bits < 32:
         scores = scores.astype(jnp.float32)
     if mask is not None:
         scores = scores + jnp.broadcast_to(mask.astype(scores.dtype), scores.shape)
-        nowhere = jnp.isneginf(scores).all(-1, keepdims=True)
-        scores = jnp.where(nowhere, 0, scores)
-    weights = jax.nn.softmax(scores, axis=-1)
-    if mask is not None:
-        weights = jnp.where(nowhere, 0, weights)
+    largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    weights = jnp.exp(scores - jnp.where(jnp.isneginf(largest), 0, largest))
+    total = weights.sum(-1, keepdims=True)
+    weights = weights / jnp.where(total == 0, 1, total)
     weights = weights.astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)
@@ -191,7 +191,5 @@ class MultiheadAttention(nnx.Module):
         weight = jnp.split(self.in_proj_weight[...], 3)[index]
         bias = None if self.in_proj_bias is None else jnp.split(self.in_proj_bias[...], 3)[index]
         x, weight, bias = promote_dtype((x, weight, bias))
-        y = x @ weight.T
-        if bias is not None:
-            y = y + jnp.broadcast_to(bias, y.shape)
+        y = linear(x, weight.T, bias)
         return y.reshape(*y.shape[:2], self.num_heads, -1)

@@ -13,6 +13,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 from jaxopt_core.models.attention import attend, causal_mask
 from jaxopt_core.models.initializers import normal
 from jaxopt_core.models.layers import Dropout, Embedding, LayerNorm
+from jaxopt_core.models.linear import linear
 
 __all__ = ["GPT2LMHeadModel", "GPT2Model"]
 
@@ -58,9 +59,7 @@ class Conv1D(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``(..., in)`` to ``(..., out)``."""
-        x, weight, bias = promote_dtype((x, self.weight[...], self.bias[...]))
-        y = x @ weight
-        return y + jnp.broadcast_to(bias, y.shape)
+        return linear(*promote_dtype((x, self.weight[...], self.bias[...])))
 
 
 class Attention(nnx.Module):
@@ -270,4 +269,4 @@ class GPT2LMHeadModel(nnx.Module):
         """
         x = self.transformer(input_ids, attention_mask, position_ids)
         table = self.transformer.wte.embedding[...]
-        return x @ table.T.astype(x.dtype)
+        return linear(x, table.T.astype(x.dtype))

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxopt_core.models.batch_norm import BatchNorm, BatchNorm1d, BatchNorm2d, convert_sync_batchnorm
 from jaxopt_core.models.convolution import Conv1d, Conv2d, avg_pool2d, max_pool2d
 from jaxopt_core.models.initializers import Initializer, normal, torch_default
+from jaxopt_core.models.linear import linear
 from jaxopt_core.models.norms import GroupNorm, LayerNorm
 
 __all__ = [
@@ -72,6 +73,12 @@ class Linear(nnx.Linear):
             param_dtype=param_dtype,
             rngs=rngs,
         )
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Maps ``(..., in_features)`` to ``(..., out_features)``."""
+        del out_sharding
+        bias = None if self.bias is None else self.bias[...]
+        return linear(*self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype))
 
 
 class Embedding(nnx.Embed):

@@ -109,7 +109,9 @@ def _backward(cell: Cell, joined: bool, reverse: bool, saved: Any, cotangents: A
 
     steps = (inputs, inside, gates, states, d_outputs)
     d_state, (d_inputs, d_gates) = jax.lax.scan(step, d_final, steps, reverse=not reverse)
-    d_weight = jnp.einsum("tng,tnh->gh", d_gates, states[0])
+    rows, columns = weight.shape
+    # Time and batch as one axis: see linear.py.
+    d_weight = d_gates.reshape(-1, rows).T @ states[0].reshape(-1, columns)
     d_bias = None if bias is None else d_gates.sum((0, 1))
     return d_weight, d_bias, d_gates if joined else d_inputs, None, d_state
 

@@ -14,6 +14,7 @@ from flax.nnx.nn.dtypes import promote_dtype
 
 from jaxopt_core.models.initializers import uniform_within
 from jaxopt_core.models.layers import Dropout
+from jaxopt_core.models.linear import linear
 from jaxopt_core.models.recurrence import State, recur
 
 __all__ = ["GRU", "LSTM"]
@@ -116,12 +117,11 @@ class _Recurrent(nnx.Module):
         x, *found = promote_dtype((x, *values, *start), dtype=self.dtype)
         weight_ih, weight_hh, *biases = found[: len(names)]
         start = tuple(found[len(names) :])
-        inputs = x @ weight_ih.T
-        bias = None
+        added = bias = None
         if biases:
-            # Where the cell only sees the sum, both biases can be added outside of the loop.
-            added, bias = (biases[0] + biases[1], None) if self._joined else biases
-            inputs = inputs + jnp.broadcast_to(added, inputs.shape)
+            # Where the cell only sees the sum, both are added in its loop, over memory that it reads anyway.
+            added, bias = (None, biases[0] + biases[1]) if self._joined else biases
+        inputs = linear(x, weight_ih.T, added)
         return recur(type(self)._cell, self._joined, reverse, weight_hh, bias, inputs, inside, start)
 
     def _check(self, x: jax.Array, states: State) -> None:

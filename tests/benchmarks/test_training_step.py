@@ -52,10 +52,24 @@ class Constant:
         return [self.loss]
 
 
+class Here:
+    """A worker without a process, which would not see what a test puts in."""
+
+    def __init__(self, name, threads, prepare, stage):
+        self.stage = stage()
+
+    def __call__(self, verb, *args):
+        return getattr(self.stage, verb)(*args)
+
+    def close(self):
+        pass
+
+
 @pytest.mark.parametrize(("loss", "status"), [(1.0005, 0), (1.01, 1), (float("nan"), 1)])
 def test_other_losses_are_an_error(loss, status, monkeypatch, capsys):
     made = {"torch": lambda *_: Constant(1.0), "ours": lambda *_: Constant(loss)}
     monkeypatch.setattr(training_step, "CONTENDERS", made)
+    monkeypatch.setattr(training_step, "Worker", Here)
     monkeypatch.setattr(training_step, "limit_threads", lambda threads: None)
     assert training_step.main(["--quick", "--workloads", "resnet18"]) == status
     assert ("ours: its first losses on resnet18 are" in capsys.readouterr().err) == bool(status)
