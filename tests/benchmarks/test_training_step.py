@@ -55,7 +55,8 @@ class Constant:
 class Here:
     """A worker without a process, which would not see what a test puts in."""
 
-    def __init__(self, name, threads, prepare, stage):
+    def __init__(self, *arguments):
+        *_, stage = arguments
         self.stage = stage()
 
     def __call__(self, verb, *args):

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import textwrap
 import time
-import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxopt_core.parallel.attempts import free_port
+from tests.parallel import hosts
 
 PATIENCE = 120.0  # seconds: the machine may be busy with other tests
 TRAINING = Path(__file__).parent / "training_script.py"
@@ -111,33 +112,21 @@ def test_nodes_and_ports_that_are_missing_are_named_in_time(machines, tmp_path):
 
 @pytest.fixture
 def cable():
-    """Two network namespaces with an address each and a cable between them: ``cable("down")`` pulls it."""
-    names = [f"jo{uuid.uuid4().hex[:6]}{end}" for end in "ab"]
+    with hosts.good_cable() as cable:
+        yield cable
 
-    def ip(*arguments, check=True):
-        return subprocess.run(["ip", *arguments], check=check, capture_output=True, text=True)
 
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip("link", "add", names[0], "type", "veth", "peer", "name", names[1])
-        for end, name in enumerate(names):
-            ip("link", "set", name, "netns", name)
-            ip("-n", name, "addr", "add", f"10.231.17.{end + 1}/24", "dev", name)
-            ip("-n", name, "link", "set", name, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-    except (OSError, subprocess.CalledProcessError) as error:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-        pytest.skip(f"network namespaces are not permitted here: {getattr(error, 'stderr', error)}")
+@pytest.fixture
+def bad_cable():
+    with hosts.bad_cable() as cable:
+        yield cable
 
-    def pull(state):
-        ip("-n", names[0], "link", "set", names[0], state)
 
-    pull.prefixes = [["ip", "netns", "exec", name] for name in names]
-    yield pull
-    for name in names:
-        ip("netns", "del", name, check=False)
+def until_both_are_lost(nodes):
+    end = time.monotonic() + PATIENCE
+    while not all("is lost" in node.log.read_text() for node in nodes):
+        assert time.monotonic() < end, [node.log.read_text() for node in nodes]
+        time.sleep(0.1)
 
 
 def test_a_pulled_cable_is_found_and_survived(machines, tmp_path, cable):
@@ -147,17 +136,14 @@ def test_a_pulled_cable_is_found_and_survived(machines, tmp_path, cable):
     for rank in range(2):
         wait_for(tmp_path / f"{rank}-0")
     for _ in range(4):  # short losses are TCP's business
-        cable("down")
+        cable.down()
         time.sleep(0.3)
-        cable("up")
+        cable.up()
         time.sleep(0.3)
     assert not any("lost" in node.log.read_text() for node in nodes)
-    cable("down")
-    end = time.monotonic() + PATIENCE
-    while not all("is lost" in node.log.read_text() for node in nodes):
-        assert time.monotonic() < end, [node.log.read_text() for node in nodes]
-        time.sleep(0.1)
-    cable("up")
+    cable.down()
+    until_both_are_lost(nodes)
+    cable.up()
     statuses, logs = finish(*nodes)
     assert statuses == [0, 0], logs
     assert "node 1 (10.231.17.2) is lost: it was silent for 3 s" in logs[0]
@@ -165,33 +151,78 @@ def test_a_pulled_cable_is_found_and_survived(machines, tmp_path, cable):
     assert all((tmp_path / f"{rank}-1").exists() for rank in range(2))
 
 
+def test_lost_packets_are_borne_and_a_silent_cable_is_found(machines, tmp_path, bad_cable):
+    write(tmp_path, "Path(f'{rank}-{attempt}').touch()\nif attempt == 0:\n    time.sleep(600)\n")
+    where = ["--coordinator", "10.231.17.1:29500", "--node-timeout", "6", "--timeout", "60"]
+    bad_cable.loss = 0.1
+    nodes = [machines(node, *where, prefix=bad_cable.prefixes[node]) for node in range(2)]
+    for rank in range(2):
+        wait_for(tmp_path / f"{rank}-0")
+    time.sleep(3)
+    assert not any("lost" in node.log.read_text() for node in nodes)
+    bad_cable.loss = 1.0
+    until_both_are_lost(nodes)
+    bad_cable.loss = 0.1
+    statuses, logs = finish(*nodes)
+    assert statuses == [0, 0], logs
+    assert "node 1 (10.231.17.2) is lost: it was silent for 6 s" in logs[0]
+    assert all((tmp_path / f"{rank}-1").exists() for rank in range(2))
+    assert bad_cable.lost > 5 < bad_cable.carried
+
+
+@pytest.fixture
+def named_hosts():
+    """Names for both hosts: Gloo listens where the host's own name leads to, the address in the namespace."""
+    folders = []
+
+    def give(prefixes):
+        for prefix, address in zip(prefixes, hosts.ADDRESSES, strict=True):
+            folder = Path("/etc/netns") / prefix[-1]
+            try:
+                folder.mkdir(parents=True)
+                (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {socket.gethostname()}\n")
+            except OSError as error:
+                pytest.skip(f"names of hosts cannot be given to network namespaces here: {error}")
+            folders.append(folder)
+
+    yield give
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def train(machines, cable, out, *more):
+    """Starts the training script on both hosts."""
+    out.mkdir()
+    where = ["--coordinator", "10.231.17.1:29500", "--node-timeout", "6", "--timeout", "60"]
+    where += ["--devices-per-proc", "2"]
+    script = [str(TRAINING), "--out", str(out), *more]
+    return [machines(node, *where, prefix=cable.prefixes[node], script=script) for node in range(2)]
+
+
 @pytest.mark.slow
-def test_a_training_survives_a_pulled_cable(machines, tmp_path, cable):
-    # Gloo listens where the host's own name leads to, which must be the address in the namespace.
-    hosts = [Path("/etc/netns") / prefix[-1] for prefix in cable.prefixes]
-    try:
-        for end, folder in enumerate(hosts):
-            folder.mkdir(parents=True)
-            (folder / "hosts").write_text(
-                f"127.0.0.1 localhost\n10.231.17.{end + 1} {socket.gethostname()}\n"
-            )
-    except OSError as error:
-        pytest.skip(f"names of hosts cannot be given to network namespaces here: {error}")
-    try:
-        out = tmp_path / "out"
-        out.mkdir()
-        where = ["--coordinator", "10.231.17.1:29500", "--node-timeout", "3", "--timeout", "60"]
-        where += ["--devices-per-proc", "2"]
-        script = [str(TRAINING), "--out", str(out), "--steps", "80", "--pause", "0.1"]
-        nodes = [machines(node, *where, prefix=cable.prefixes[node], script=script) for node in range(2)]
-        wait_for(out / "checkpoints" / "20")
-        cable("down")
-        time.sleep(8)
-        cable("up")
-        statuses, logs = finish(*nodes)
+def test_a_training_survives_a_pulled_cable(machines, tmp_path, cable, named_hosts):
+    named_hosts(cable.prefixes)
+    nodes = train(machines, cable, tmp_path / "out", "--steps", "80", "--pause", "0.1")
+    wait_for(tmp_path / "out" / "checkpoints" / "20")
+    cable.down()
+    time.sleep(11)
+    cable.up()
+    statuses, logs = finish(*nodes)
+    assert statuses == [0, 0], logs
+    assert "is lost: it was silent" in logs[0]
+    assert "begins at 0" not in logs[0].split("is lost")[1]
+
+
+@pytest.mark.slow
+def test_a_training_over_lost_packets_ends_bitwise_equal(machines, tmp_path, bad_cable, named_hosts):
+    named_hosts(bad_cable.prefixes)
+    ends = []
+    for loss in (0.0, 0.03):
+        bad_cable.loss, out = loss, tmp_path / f"out-{loss}"
+        statuses, logs = finish(*train(machines, bad_cable, out, "--steps", "40"))
         assert statuses == [0, 0], logs
-        assert "is lost: it was silent" in logs[0]
-        assert "begins at 0" not in logs[0].split("is lost")[1]
-    finally:
-        for folder in hosts:
-            shutil.rmtree(folder, ignore_errors=True)
+        with np.load(out / "end.npz") as held:
+            ends.append(dict(held))
+    assert bad_cable.lost > 10
+    for name, expected in ends[0].items():
+        np.testing.assert_array_equal(ends[1][name], expected)
