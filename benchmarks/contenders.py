@@ -68,6 +68,10 @@ def _ours(bucketed: bool = False) -> Callable[[str, ParameterSet], Run]:
     return make
 
 
+def _as_it_is() -> None:
+    pass
+
+
 def _setup_cpu() -> None:
     import jaxopt_core as jo
 
@@ -75,7 +79,7 @@ def _setup_cpu() -> None:
 
 
 # Name -> what is done in a new process before JAX starts.
-PROCESSES: dict[str, Callable[[], None]] = {"plain": lambda: None, "setup_cpu": _setup_cpu}
+PROCESSES: dict[str, Callable[[], None]] = {"plain": _as_it_is, "setup_cpu": _setup_cpu}
 
 _OPTAX_DIFFERS = {
     "adafactor": "optax.adafactor factors the two largest axes of an array, PyTorch the last two, which for "
