@@ -40,7 +40,8 @@ class Stage:
         traced: Collection[str] = ("seed",),
         capacity: int | None = None,
     ) -> None:
-        self.trainable, self.how, self.traced, self.capacity = trainable, choose_how(how), traced, capacity
+        self.trainable, self.how, self.traced = _without_state(trainable), choose_how(how), traced
+        self.capacity = capacity
         self.devices = list(devices) if devices is not None else jax.local_devices()
         if not self.devices:
             raise ValueError("devices: expected at least one, got none")
@@ -147,6 +148,17 @@ class Stage:
             shapes = jax.eval_shape(shape, one, *self.trainable.args)
             self._programs[key] = Lifted(of_one, shapes, self.how, self.devices[:devices], self.memory)
         return self._programs[key]
+
+
+def _without_state(trainable: Trainable) -> Trainable:
+    """The same, of which nothing is kept after its only part: half of the program would be for that."""
+    if trainable.parts > 1:
+        return trainable
+
+    def advance(config: Config, _: Any, *args: Any) -> Any:
+        return (), trainable.advance(config, trainable.init(config, *args), *args)[1]
+
+    return trainable._replace(init=lambda *_: (), advance=advance)
 
 
 def _named(metrics: Any) -> dict[str, Any]:
