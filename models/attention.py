@@ -50,7 +50,7 @@ def attend(
     largest = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
     weights = jnp.exp(scores - jnp.where(jnp.isneginf(largest), 0, largest))
     total = weights.sum(-1, keepdims=True)
-    weights = weights / jnp.where(total == 0, 1, total)
+    weights = weights / jnp.where(total == 0, 1, total)  # 0 where a query may attend nowhere
     weights = weights.astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)

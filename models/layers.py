@@ -76,7 +76,8 @@ class Linear(nnx.Linear):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Maps ``(..., in_features)`` to ``(..., out_features)``."""
-        del out_sharding
+        if out_sharding is not None:
+            return super().__call__(inputs, out_sharding)
         bias = None if self.bias is None else self.bias[...]
         return linear(*self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -27,5 +29,6 @@ def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> ja
       >>> linear(jnp.ones((2, 3, 4)), jnp.ones((4, 5))).shape
       (2, 3, 5)
     """
-    y = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    *outer, features = x.shape
+    y = (x.reshape(math.prod(outer), features) @ kernel).reshape(*outer, kernel.shape[-1])
     return y if bias is None else y + jnp.broadcast_to(bias, y.shape)

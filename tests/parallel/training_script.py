@@ -53,7 +53,9 @@ def main() -> None:
         count = parallel.initialize(*torchrun())
     else:
         count = parallel.initialize()
-    signal.signal(signal.SIGUSR2, lambda *_: deliberate_mistake())
+    # Raised between two steps: from a handler it may come inside of Python's collector, which swallows it.
+    mistakes: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda number, _: mistakes.append(number))
     rank = jax.process_index()
     faults = dict(each.rsplit(":", 1) for each in options.faults)
     here = f"{os.environ.get('JAXOPT_ATTEMPT', '0')}:{rank}"
@@ -91,6 +93,8 @@ def main() -> None:
                 (options.out / f"{rank}.pid.part").rename(options.out / f"{rank}.pid")
             log.write(json.dumps([step, ids.tolist(), loss]) + "\n")
             log.flush()
+            if mistakes:
+                deliberate_mistake()
             if fault := faults.get(f"{here}:{step}"):
                 FAULTS[fault]()
             asked = parallel.reached(step)
