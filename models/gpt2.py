@@ -118,8 +118,10 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """Maps ``(N, T, C)`` to ``(N, T, C)``."""
-        x = x + self.attn(self.ln_1(x), mask)
-        return x + self.mlp(self.ln_2(x))
+        with jax.named_scope("attn"):
+            x = x + self.attn(self.ln_1(x), mask)
+        with jax.named_scope("mlp"):
+            return x + self.mlp(self.ln_2(x))
 
 
 class GPT2Model(nnx.Module):
@@ -178,8 +180,9 @@ class GPT2Model(nnx.Module):
             ignored = jnp.asarray(attention_mask)[:, None, None] == 0
             mask = jnp.where(ignored, -jnp.inf, mask)
         call = nnx.remat(Block.__call__) if self.remat else Block.__call__
-        for block in self.h:
-            x = call(block, x, mask)
+        for i, block in enumerate(self.h):
+            with jax.named_scope(f"h.{i}"):
+                x = call(block, x, mask)
         return self.ln_f(x)
 
 
@@ -269,4 +272,5 @@ class GPT2LMHeadModel(nnx.Module):
         """
         x = self.transformer(input_ids, attention_mask, position_ids)
         table = self.transformer.wte.embedding[...]
-        return linear(x, table.T.astype(x.dtype))
+        with jax.named_scope("lm_head"):
+            return linear(x, table.T.astype(x.dtype))

@@ -69,10 +69,13 @@ class LSTMClassifier(nnx.Module):
 
     def __call__(self, tokens: jax.Array, lengths: Any = None) -> jax.Array:
         """Maps ``(N, T)`` tokens, of which ``lengths`` (``(N,)``, default all) count, to ``(N, classes)``."""
-        embedded = self.dropout(self.embedding(tokens))
-        _, (h, _) = self.lstm(embedded, None, lengths)
-        last = jnp.concatenate(list(h[-self.directions :]), axis=-1)
-        return self.fc(self.dropout(last))
+        with jax.named_scope("embedding"):
+            embedded = self.dropout(self.embedding(tokens))
+        with jax.named_scope("lstm"):
+            _, (h, _) = self.lstm(embedded, None, lengths)
+        with jax.named_scope("fc"):
+            last = jnp.concatenate(list(h[-self.directions :]), axis=-1)
+            return self.fc(self.dropout(last))
 
 
 class Encoder(nnx.Module):

@@ -52,7 +52,7 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps ``(..., widths[0])`` features to ``(..., widths[-1])`` logits."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            x = self.activation(layer(x))
-        return last(x)
+        for i, layer in enumerate(self.layers):
+            with jax.named_scope(f"layers.{i}"):
+                x = layer(x if i == 0 else self.activation(x))
+        return x

@@ -122,11 +122,14 @@ class NeuralCF(nnx.Module):
 
     def __call__(self, users: jax.Array, items: jax.Array) -> jax.Array:
         """Logits that a user will like an item, of the same shape as the indices."""
-        product = self.embed_user_GMF(users) * self.embed_item_GMF(items)
-        x = jnp.concatenate([self.embed_user_MLP(users), self.embed_item_MLP(items)], axis=-1)
-        for layer in self.MLP_layers:
-            x = layer(x)
-        return self.predict_layer(jnp.concatenate([product, x], axis=-1))[..., 0]
+        with jax.named_scope("embeddings"):
+            product = self.embed_user_GMF(users) * self.embed_item_GMF(items)
+            x = jnp.concatenate([self.embed_user_MLP(users), self.embed_item_MLP(items)], axis=-1)
+        with jax.named_scope("MLP_layers"):
+            for layer in self.MLP_layers:
+                x = layer(x)
+        with jax.named_scope("predict_layer"):
+            return self.predict_layer(jnp.concatenate([product, x], axis=-1))[..., 0]
 
 
 def value_and_row_grad(

@@ -223,10 +223,12 @@ class ResNet(nnx.Module):
         x = jax.nn.relu(self.bn1(self.conv1(x)))
         if not self.cifar_stem:
             x = max_pool2d(x, 3, stride=2, padding=1)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
-                x = _rematerialised(block, x) if self.remat else block(x)
-        return self.fc(x.mean((1, 2)))
+        for s, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
+            for i, block in enumerate(stage):
+                with jax.named_scope(f"layer{s}.{i}"):
+                    x = _rematerialised(block, x) if self.remat else block(x)
+        with jax.named_scope("fc"):
+            return self.fc(x.mean((1, 2)))
 
 
 def resnet18(num_classes: int = 1000, *, rngs: nnx.Rngs, **options: Any) -> ResNet:

@@ -107,15 +107,18 @@ class SpeechModel(nnx.Module):
         lengths = jnp.full(batch, frames, jnp.int32) if lengths is None else jnp.asarray(lengths)
         x = spectrogram.swapaxes(1, 2)[..., None]  # (N, F, T, 1), PyTorch's (N, 1, F, T)
         x = _zeroed(x, lengths)
-        for layer in self.conv:
-            before, x = x.shape[2], layer(x)
+        for i, layer in enumerate(self.conv):
+            with jax.named_scope(f"conv.{i}"):
+                before, x = x.shape[2], layer(x)
             if x.shape[2] != before:
                 lengths = (lengths + 1) // 2
             x = _zeroed(x, lengths)
         # Channels before frequencies, as PyTorch flattens them, so that its recurrent weights fit.
         x = x.transpose(0, 2, 3, 1).reshape(batch, x.shape[2], -1)
-        x, _ = self.rnn(x, None, lengths)
-        log_probs = jax.nn.log_softmax(self.fc(self.dropout(x)), axis=-1)
+        with jax.named_scope("rnn"):
+            x, _ = self.rnn(x, None, lengths)
+        with jax.named_scope("fc"):
+            log_probs = jax.nn.log_softmax(self.fc(self.dropout(x)), axis=-1)
         return log_probs.swapaxes(0, 1), lengths
 
 

@@ -11,6 +11,7 @@ __all__ = ["Attempt", "Finish", "Outcome", "Referee", "free_port"]
 Kind = Literal["done", "failed", "preempted", "stopped", "interrupted"]
 PREEMPTED = 143  # 128 + SIGTERM, as shells have it
 INTERRUPTED = 130  # 128 + SIGINT
+GOES_ON = "the same command goes on from the last checkpoint"
 
 
 class Attempt(NamedTuple):
@@ -33,8 +34,7 @@ class Outcome(NamedTuple):
     """How an attempt ended on one machine, or on all.
 
     Attributes:
-      kind: ``"done"``; ``"failed"``; ``"preempted"``: saved after SIGTERM; ``"stopped"``: because of
-        another
+      kind: ``"done"``; ``"failed"``; ``"preempted"``: left after SIGTERM; ``"stopped"``: because of another
         machine; ``"interrupted"``: by Ctrl-C.
       reason: one line, which names the rank.
       details: a traceback, or the last lines of the log.
@@ -87,7 +87,7 @@ class Referee:
         if outcome.kind == "done":
             return Finish(0)
         if outcome.kind == "preempted":
-            return Finish(PREEMPTED, "stopped by SIGTERM; the same command goes on from the last checkpoint")
+            return Finish(PREEMPTED, outcome.reason or f"stopped by SIGTERM; {GOES_ON}")
         if outcome.kind == "interrupted":
             return Finish(INTERRUPTED, outcome.reason or "interrupted")
         if self.restarts == self.max_restarts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import signal
@@ -16,7 +17,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jaxopt_core.parallel.attempts import INTERRUPTED, Attempt, Finish, Outcome, Referee
+from jaxopt_core.parallel.attempts import (
+    GOES_ON,
+    INTERRUPTED,
+    PREEMPTED,
+    Attempt,
+    Finish,
+    Outcome,
+    Referee,
+)
 from jaxopt_core.parallel.lines import LaunchError, split_address
 from jaxopt_core.parallel.nodes import Client, Judge, Local, Server
 from jaxopt_core.parallel.ranks import Ranks, cpu_environment, python_command, told
@@ -70,6 +79,8 @@ def launch(options: Options, environ: Mapping[str, str] | None = None) -> int:
     with _signals() as asked:
         finish = _attempts(options, environ, judge, logs, asked)
     if server is not None:
+        if finish.status in (INTERRUPTED, PREEMPTED):
+            server.leave(finish)
         server.join(10)
     if finish.message:
         _say(finish.message)
@@ -81,7 +92,9 @@ def _attempts(
 ) -> Finish:
     try:
         while True:
+            asked["waiting"] = True
             attempt = judge.next_attempt()
+            asked["waiting"] = False
             if isinstance(attempt, Finish):
                 return attempt
             if asked["sigterm"]:
@@ -96,6 +109,8 @@ def _attempts(
             elif outcome.kind == "stopped":
                 _say(f"attempt {attempt.number}: {outcome.reason}")
             judge.ended(outcome)
+    except _TerminatedError:
+        return Finish(PREEMPTED, f"stopped by SIGTERM; {GOES_ON}")
     except KeyboardInterrupt:
         return Finish(INTERRUPTED, "interrupted")
 
@@ -134,7 +149,7 @@ def _run(
                     ranks.signal(signal.SIGTERM)
                 if terminated is not None and time.monotonic() - terminated > options.grace:
                     late = f"the ranks did not leave within --grace {options.grace:g} s of SIGTERM"
-                    outcome = Outcome("interrupted", late)
+                    outcome = Outcome("preempted", f"{late}; {GOES_ON}")
                     break
                 if (why := judge.told_to_stop()) is not None:
                     outcome = Outcome("stopped", why, steps=max(ranks.steps))
@@ -168,22 +183,31 @@ def _find_nodes(options: Options, environ: Mapping[str, str]) -> None:
     if options.nnodes is not None or "SLURM_STEP_NODELIST" not in environ:
         options.nnodes = 1 if options.nnodes is None else options.nnodes
         return
-    options.nnodes = int(environ["SLURM_STEP_NUM_NODES"])
-    if int(environ["SLURM_NTASKS"]) != options.nnodes:
+    options.nnodes = _number(environ, "SLURM_STEP_NUM_NODES")
+    if _number(environ, "SLURM_NTASKS") != options.nnodes:
         raise LaunchError(
             f"Slurm starts {environ['SLURM_NTASKS']} launchers on {options.nnodes} nodes: give srun "
             f"--ntasks-per-node=1, or run the script without the launcher"
         )
-    options.node_rank = int(environ["SLURM_NODEID"])
+    options.node_rank = _number(environ, "SLURM_NODEID")
     if options.coordinator is None:
         # node[003-007,9],other -> node003. The port is beside those that JAX itself chooses from.
         first = re.match(r"([^,\[]+)(?:\[(\w+))?", environ["SLURM_STEP_NODELIST"])
         host = "".join(part or "" for part in first.groups()) if first else ""
-        options.coordinator = f"{host}:{57344 + int(environ['SLURM_JOB_ID']) % 4096}"
+        options.coordinator = f"{host}:{57344 + _number(environ, 'SLURM_JOB_ID') % 4096}"
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    if not environ.get(name, "").isdecimal():
+        raise LaunchError(
+            f"Slurm's {name}: expected a whole number, found {environ.get(name, 'nothing')}: start the "
+            f"launcher with srun, or give --nnodes (1 for this machine alone)"
+        )
+    return int(environ[name])
 
 
 def _check(options: Options) -> None:
-    command = list(options.command)
+    command = list(options.command) if options.module is None else ["-m", *options.module]
     if command[:1] == ["--"]:
         del command[0]
     if not command or (command[0] == "-m" and len(command) < 2):
@@ -201,11 +225,15 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise LaunchError(f"--{name.replace('_', '-')}: expected at least {least}, found {value}")
-    for name in ("timeout", "node_timeout"):
-        if not getattr(options, name) > 0:
-            raise LaunchError(
-                f"--{name.replace('_', '-')}: expected seconds above 0, found {getattr(options, name)}"
-            )
+    for name in ("timeout", "node_timeout", "backoff", "grace", "stall_timeout"):
+        value, positive = getattr(options, name), name.endswith("timeout") and name != "stall_timeout"
+        if value is not None and not (math.isfinite(value) and (value > 0 if positive else value >= 0)):
+            least = "above 0" if positive else "of at least 0"
+            raise LaunchError(f"--{name.replace('_', '-')}: expected seconds {least}, found {value}")
+    try:
+        Path(options.logs).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LaunchError(f"--logs: expected a folder, found {options.logs} ({error.strerror})") from None
     if options.nnodes > 1:
         if options.coordinator is None or options.node_rank is None:
             raise LaunchError("--nnodes above 1 needs --node-rank R and --coordinator HOST:PORT of node 0")
@@ -227,20 +255,30 @@ def _facts(options: Options) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[dict[str, int]]:
-    """Counts SIGTERMs; the second acts as Ctrl-C does."""
-    asked = {"sigterm": 0}
+    """Counts SIGTERMs; the second acts as Ctrl-C does. SIGHUP, of a closed terminal, is one too."""
+    asked = {"sigterm": 0, "waiting": False}
 
     def note(number: int, frame: FrameType | None) -> None:
         del number, frame
         asked["sigterm"] += 1
         if asked["sigterm"] > 1:
             raise KeyboardInterrupt
+        if asked["waiting"]:  # and nothing runs that could save
+            raise _TerminatedError
 
-    before = signal.signal(signal.SIGTERM, note)
+    heard = {signal.SIGTERM}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        heard.add(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _TerminatedError(Exception):
+    """SIGTERM came while no attempt was running."""
 
 
 def _say(text: str) -> None:
@@ -278,10 +316,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--grace", type=float, default=30.0, help="seconds for saving after SIGTERM")
     add("--logs", default="launch-logs", help="folder for the logs of each rank and attempt")
     add(
+        "-m", dest="module", nargs=argparse.REMAINDER, metavar="module args...", help="a module, not a script"
+    )
+    add(
         "command",
         nargs=argparse.REMAINDER,
         metavar="script.py args...",
-        help="the script, or -m and a module",
+        help="the script",
     )
     return parser
 

@@ -89,7 +89,7 @@ def split_address(address: str, what: str = "--coordinator") -> tuple[str, int]:
       jaxopt_core.parallel.lines.LaunchError: --coordinator: expected HOST:PORT, found '10.0.0.1'
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise LaunchError(f"{what}: expected HOST:PORT, found {address!r}")
     return host.strip("[]"), int(port)
 
@@ -119,6 +119,8 @@ def connect(address: str, who: str, timeout: float) -> Lines:
     while (left := deadline - time.monotonic()) > 0:
         try:
             return Lines(socket.create_connection((host, port), timeout=min(left, 5.0)))
+        except UnicodeError:
+            raise LaunchError(f"{who}: {host!r} is no name of a machine: correct the address") from None
         except OSError as error:
             reason = error.strerror or str(error)
             time.sleep(min(0.1, left))

@@ -24,15 +24,14 @@ def meet(coordinator: str, rank: int, count: int, agree_on: Any, timeout: float)
       coordinator: ``host:port``.
       rank: of this process.
       count: how many there are.
-      agree_on: what must be equal on all ranks; anything that JSON can hold.
+      agree_on: what must be equal on all ranks; what JSON cannot hold is compared as text.
       timeout: seconds.
 
     Raises:
-      LaunchError: on every rank that could be told, within the timeout; it names the rank that is missing
-        or
+      LaunchError: on every rank that could be told, within the timeout; it names the rank that is missing or
         differs.
     """
-    mine = {"rank": rank, "count": count, "agree_on": json.loads(json.dumps(agree_on))}
+    mine = {"rank": rank, "count": count, "agree_on": json.loads(json.dumps(agree_on, default=str))}
     if rank == 0:
         _host(coordinator, mine, timeout)
         return

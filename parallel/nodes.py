@@ -15,6 +15,9 @@ from jaxopt_core.parallel.lines import LaunchError, Lines, connect, listen, spli
 __all__ = ["Client", "Judge", "Local", "Server"]
 
 BEAT = 1.0  # seconds between signs of life
+_REMEDY = (
+    "give another one in --coordinator, or end what holds it; if that is node 0, correct --node-rank here"
+)
 
 
 class Judge(Protocol):
@@ -137,6 +140,12 @@ class Client:
             self._line = None
 
 
+class _LeftError(Exception):
+    def __init__(self, finish: Finish) -> None:
+        super().__init__(finish.message)
+        self.finish = finish
+
+
 class _Member(NamedTuple):
     """A node that is there."""
 
@@ -165,18 +174,26 @@ class Server(threading.Thread):
         super().__init__(daemon=True)
         self.host, port = split_address(address)
         self.facts, self.referee, self.timeout, self.silence = facts, referee, timeout, silence
-        self._socket = listen(port, "node 0", "give another one in --coordinator, or end what holds it")
+        self._socket = listen(port, "node 0", _REMEDY)
         self._members: dict[int, _Member] = {}
         self._running: set[int] = set()
         self._outcomes: list[Outcome] = []
         self._refused = ""
         self._beat = 0.0
+        self._left: Finish | None = None
+
+    def leave(self, finish: Finish) -> None:
+        """Ends the wait for nodes or for the next attempt, from another thread; all nodes are told."""
+        self._left = finish
 
     def run(self) -> None:
         """Serves attempts until there is no further one."""
         with selectors.DefaultSelector() as self._selector:
             self._selector.register(self._socket, selectors.EVENT_READ)
-            finish = self._serve()
+            try:
+                finish = self._serve()
+            except _LeftError as left:
+                finish = left.finish
             self._broadcast({"finish": finish})
             deadline = time.monotonic() + 2.0
             while self._members and time.monotonic() < deadline:  # until they have hung up
@@ -199,7 +216,7 @@ class Server(threading.Thread):
                 return verdict
             end = time.monotonic() + verdict
             while time.monotonic() < end:
-                self._pump()
+                self._turn()
 
     def _gather(self) -> Finish | None:
         nnodes, deadline = self.facts["nnodes"], time.monotonic() + self.timeout
@@ -213,13 +230,13 @@ class Server(threading.Thread):
                     f"node {missing} of {nnodes} did not come within {self.timeout:g} s: start the same "
                     f"command there with its --node-rank, and check that it reaches {self.host}",
                 )
-            self._pump()
+            self._turn()
         return None
 
     def _watch(self) -> Outcome:
         told = False
         while self._running:
-            self._pump()
+            self._turn()
             bad = [each for each in self._outcomes if each.kind in ("failed", "interrupted")]
             if bad and not told:
                 told = True
@@ -228,6 +245,11 @@ class Server(threading.Thread):
         order = ("interrupted", "preempted", "failed", "stopped", "done")
         worst = min(self._outcomes, key=lambda each: order.index(each.kind))
         return worst._replace(steps=max(each.steps for each in self._outcomes))
+
+    def _turn(self) -> None:
+        if self._left is not None:
+            raise _LeftError(self._left)
+        self._pump()
 
     def _pump(self) -> None:
         """Handles what came, and notices who is silent."""
@@ -253,7 +275,13 @@ class Server(threading.Thread):
                     node = self._admit(line, host, message)
                 elif "ended" in message:
                     self._note(node, Outcome(**message["outcome"]))
-        except (OSError, KeyError, TypeError) as error:
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:  # or nonsense from a stranger
             if node is None:
                 self._forget(line)
             else:

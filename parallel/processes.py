@@ -79,17 +79,16 @@ def initialize(
     ``torch.distributed.init_process_group``.
 
     In every process that has others, an exception that nobody catches is printed and then ends the process
-    at
-    once: JAX would wait for the others first, which wait for this one. ``SIGUSR1`` prints the stacks of all
-    threads. A launched process ends when its launcher ends.
+    at once: JAX would wait for the others first, which wait for this one. ``SIGUSR1`` prints the stacks of
+    all threads. A launched process ends when its launcher ends.
 
     Args:
       coordinator: ``host:port`` of rank 0, for processes started in another way. Default: found out.
       num_processes: how many there are, with ``coordinator``.
       process_id: of this process, from 0, with ``coordinator``.
-      agree_on: what must be equal on all ranks, such as the script's options; anything that JSON can hold.
-        Compared where the coordinator is known from the launcher or the arguments. The launcher compares
-        the command line besides. Default None.
+      agree_on: what must be equal on all ranks, such as the script's options; what JSON cannot hold is
+        compared as text. Compared where the coordinator is known from the launcher or the arguments. The
+        launcher compares the command line besides. Default None.
       timeout: seconds in which all must have come; the launcher's ``--timeout`` comes first. Default 300.
 
     Returns:
@@ -119,10 +118,13 @@ def initialize(
                 f"got {num_processes} and {process_id}"
             )
         _end_at_exceptions(process_id, told)
-        if num_processes > 1:
-            meet(coordinator, process_id, num_processes, agree_on, timeout)
+        meet(coordinator, process_id, num_processes, agree_on, timeout)
         jax.distributed.initialize(
-            coordinator, num_processes, process_id, initialization_timeout=max(1, round(timeout))
+            coordinator,
+            num_processes,
+            process_id,
+            cluster_detection_method="deactivate",  # it would choose devices by what it finds
+            initialization_timeout=max(1, round(timeout)),
         )
     _end_at_exceptions(jax.process_index(), told)
     with contextlib.suppress(AttributeError, ValueError, OSError):  # no such signal, or no real stderr

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Four processes on this machine: one for each of four GPUs, or on CPU two virtual devices each.
+# Four processes on this machine: one for each of four GPUs, or on CPU one virtual device each.
 #   NPROC_PER_NODE=2 examples/launch/one_machine.sh examples/ddp/train_jax.py --out runs/ddp
 set -euo pipefail
 

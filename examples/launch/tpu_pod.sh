@@ -10,8 +10,8 @@ for attempt in $(seq 0 "${MAX_RESTARTS:-10}"); do
   status=0
   gcloud compute tpus tpu-vm ssh "${TPU:?name of the TPU}" --zone "${ZONE:?its zone}" --worker=all \
     --command "cd ~/train && python -u $(printf '%q ' "$@")" || status=$?
-  if [ "$status" -eq 0 ]; then
-    exit 0
+  if [ "$status" -eq 0 ] || [ "$status" -eq 2 ]; then # 2: wrong arguments
+    exit "$status"
   fi
   sleep $((RANDOM % 10 + 5))
 done

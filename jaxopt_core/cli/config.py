@@ -10,7 +10,7 @@ from typing import Any
 from jaxopt_core.cli.errors import UsageError, choose
 from jaxopt_core.cli.options import TASKS, TrainOptions
 
-__all__ = ["read_config", "write_config"]
+__all__ = ["check_value", "read_config", "write_config"]
 
 # They say what to do with a run, and are no part of what it is.
 _TRANSIENT = {"config", "resume", "resume_step"}
@@ -64,7 +64,7 @@ def read_config(path: Path, task: str | None = None) -> tuple[str, TrainOptions]
     read = {}
     for key, value in values.items():
         option = choose(f"--config: {path}", key.replace("-", "_"), fields)
-        read[option] = _value(f"--config: {path}: {key}", value, str(fields[option].type))
+        read[option] = check_value(f"--config: {path}: {key}", value, str(fields[option].type))
     return name, kind(**read)
 
 
@@ -79,13 +79,22 @@ def _toml(value: Any) -> str:
     return f'"{text}"'
 
 
-def _value(where: str, value: Any, kind: str) -> Any:
+def check_value(where: str, value: Any, kind: str) -> Any:
+    """A value of TOML as the option whose annotation is ``kind`` holds it.
+
+    Raises:
+      UsageError: it is of another type; begins with ``where``.
+    """
     kind = kind.removesuffix(" | None")
     if kind == "float" and type(value) in (int, float):
         return float(value)
     if kind == "Path" and isinstance(value, str):
         return Path(value)
-    if kind.startswith("tuple") and isinstance(value, list) and all(type(each) is int for each in value):
+    if (
+        kind.startswith("tuple")
+        and isinstance(value, list | tuple)
+        and all(type(each) is int for each in value)
+    ):
         return tuple(value)
     if kind in ("int", "str", "bool") and type(value).__name__ == kind:
         return value

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxopt_core.cli.config import write_config
+from jaxopt_core.cli.config import check_value, write_config
 from jaxopt_core.cli.errors import UsageError, choose
 from jaxopt_core.cli.options import TASKS, TrainOptions
 from jaxopt_core.data import DataFileError
@@ -123,6 +123,7 @@ def tune(task: str, options: Tune) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out: expected a folder, found {options.out} ({error.strerror})") from error
+    storage = options.storage or f"sqlite:///{options.out / 'study.db'}"
     console.print(f"{task}: {options.trials} trials over {', '.join(space.dimensions)}")
     with _Progress(options.trials, metric, direction, console) as progress:
         try:
@@ -135,7 +136,7 @@ def tune(task: str, options: Tune) -> int:
                 batch=options.batch,
                 sampler=options.sampler,
                 pruner=None if options.pruner == "none" else options.pruner,
-                storage=options.storage or f"sqlite:///{options.out / 'study.db'}",
+                storage=storage,
                 name=options.name,
                 seed=options.seed,
                 timeout=options.timeout,
@@ -144,6 +145,9 @@ def tune(task: str, options: Tune) -> int:
             )
         except (StorageError, ValueError) as error:
             raise UsageError(str(error).partition("\n")[0]) from error
+        except KeyboardInterrupt:
+            console.print(f"what is finished is kept in {storage}; the same command goes on from there")
+            raise
     for line in found.trouble:
         console.print(f"  {line}", style="yellow")
     try:
@@ -174,7 +178,8 @@ def _check(options: Tune) -> None:
 
 
 def _space(options: Tune, default: TrainOptions) -> Any:
-    from jaxopt_core.tuning import Float, Space
+    from jaxopt_core.recipes import OPTIMIZERS
+    from jaxopt_core.tuning import Choice, Float, Space
 
     if options.space is None:
         return Space({name: Float(low, high, log=True) for name, (low, high) in _DEFAULT_SPACE.items()})
@@ -186,8 +191,22 @@ def _space(options: Tune, default: TrainOptions) -> Any:
         "resume_step",
         "data",
     }
+    where = f"--space: {options.space}"
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(default)}
     for name in (*space.dimensions, *space.constants):
-        choose(f"--space: {options.space}", name, sorted(fields))
+        choose(where, name, sorted(fields))
+    tried = [(name, value) for name, value in space.constants.items()]
+    for name, dimension in space.dimensions.items():
+        ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+        tried += [(name, value) for value in ends]
+    for name, value in tried:
+        read = check_value(f"{where}: {name}", value, kinds[name])
+        if name == "optimizer":
+            choose(f"{where}: {name}", read, OPTIMIZERS)
+        try:
+            dataclasses.replace(default, **{name: read}).check()
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
     return space
 
 

@@ -41,7 +41,7 @@ class ProfileCallback(Callback):
         self._exits = contextlib.ExitStack()
 
     def watch(self, data: Iterable[Any]) -> _Watched:
-        """The data for ``fit``, with the time that it takes noted; it cannot be resumed."""
+        """The data for ``fit``, with the time that it takes noted."""
         return _Watched(data, self)
 
     def on_start(self, run: Run) -> None:
@@ -75,6 +75,10 @@ class _Watched:
 
     def __iter__(self) -> Iterator[Any]:
         return self._callback.timed(self._data)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the data can do: its length, and what a resume needs."""
+        return getattr(self._data, name)
 
     def __len__(self) -> int:
         return len(self._data)  # type: ignore[arg-type]

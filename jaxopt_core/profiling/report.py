@@ -166,9 +166,10 @@ class Profile:
     def summary(self) -> str:
         """Steps, compilations, flops, memory and the overhead of recording, as text."""
         per_step = self.wall / self.steps
+        cost = "no longer than" if self.overhead <= 0 else f"{1 + self.overhead:.2f} times as long as"
         lines = [
-            f"{self.steps} steps recorded, {1e3 * per_step:.3f} ms each; the median took "
-            f"{1 + self.overhead:.2f} times as long as one that is not recorded",
+            f"{self.steps} steps recorded, {1e3 * per_step:.3f} ms each; the median took {cost} one "
+            "that is not recorded",
             f"{len(self.compilations)} compilations, {sum(c.seconds for c in self.compilations):.2f} s",
         ]
         lines += [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxopt_core.training.state import TrainState
+
+if TYPE_CHECKING:
+    from jaxopt_core.profiling import Profile
 
 __all__ = ["Callback", "Row", "Run"]
 
@@ -30,6 +33,7 @@ class Run:
       stop_reason: why it ended: ``"epochs"``, ``"max_steps"``, ``"max_time"``, ``"SIGTERM"``, or what a
         callback gave to :meth:`stop`.
       steps_per_second: of the last dispatch; the first includes compilation.
+      profile: what was recorded for ``fit(profile=...)``: a :class:`~jaxopt_core.profiling.Profile`, or None.
     """
 
     state: TrainState
@@ -40,6 +44,7 @@ class Run:
     rows: list[Row] = dataclasses.field(default_factory=list)
     stop_reason: str = ""
     steps_per_second: float = 0.0
+    profile: Profile | None = None
 
     def stop(self, reason: str) -> None:
         """Ends the run after the current dispatch; the first reason given stands."""

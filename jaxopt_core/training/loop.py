@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -21,6 +22,9 @@ from jaxopt_core.training.nonfinite import NonFiniteError, explain_nonfinite
 from jaxopt_core.training.signals import noticing_sigterm
 from jaxopt_core.training.state import TrainState
 from jaxopt_core.training.step import StepFn
+
+if TYPE_CHECKING:
+    from jaxopt_core.profiling import Schedule
 
 __all__ = ["EvalFn", "evaluate", "fit"]
 
@@ -46,6 +50,7 @@ def fit(
     fast_dev_run: int = 0,
     overfit_batches: int = 0,
     check_finite: Sequence[str] = ("loss", "grad_norm"),
+    profile: Schedule | None = None,
 ) -> Run:
     """Runs a step over batches, several for each call of the compiled program.
 
@@ -80,6 +85,8 @@ def fit(
       check_finite: metrics that must be finite; where one is not, the step is repeated one operation at a
         time to name the layer. While any are given, the state before each dispatch is kept, which takes
         memory for one more. Default ``("loss", "grad_norm")``, those of them that there are.
+      profile: which dispatches to record, a :class:`~jaxopt_core.profiling.Schedule`; what came of it is the
+        run's ``profile``. Default None: nothing is recorded.
 
     Returns:
       A :class:`~jaxopt_core.training.Run`: final state, metrics, and why it ended.
@@ -104,6 +111,11 @@ def fit(
       200 epochs [1. 2. 3.]
     """
     _check(epochs, max_steps, max_time, eval_data, eval_fn, steps_per_dispatch)
+    if profile is not None:
+        from jaxopt_core.profiling import ProfileCallback
+
+        recording = ProfileCallback(profile)
+        data, callbacks = recording.watch(data), [*callbacks, recording]
     if overfit_batches:
         data = first_batches(data, overfit_batches)
         eval_data = data if eval_data is not None else None
@@ -214,6 +226,11 @@ def fit(
             if checkpoints is not None:
                 checkpoints.close()
     _restore_best(run, callbacks, checkpoints)
+    if profile is not None:
+        try:
+            run.profile = recording.result
+        except RuntimeError as error:  # the run was shorter than the wait; it is not to be lost for that
+            warnings.warn(f"fit(profile=...): {error}", stacklevel=2)
     return run
 
 
@@ -265,7 +282,10 @@ def _check(
 
 
 def _planned(data: Any, epochs: int | None, max_steps: int | None) -> int | None:
-    in_epochs = len(data) * epochs if epochs is not None and hasattr(data, "__len__") else None
+    try:
+        in_epochs = None if epochs is None else len(data) * epochs
+    except TypeError:  # a stream
+        in_epochs = None
     return min((n for n in (in_epochs, max_steps) if n is not None), default=None)
 
 

@@ -57,9 +57,14 @@ def open_storage(url: str | None) -> BaseStorage:
         # No connection outlives its transaction, so a server may restart in between, and none is left open.
         return storages.RDBStorage(full, engine_kwargs={"connect_args": connect, "poolclass": NullPool})
     except _transient() as error:
+        remedy = (
+            "Check that the folder exists and can be written to, "
+            "or that the server runs and lets this user in"
+        )
+        if "locked" in str(error):
+            remedy = f"Another program has held it for {_BUSY_S} s: wait until that is done, or end it"
         raise StorageError(
-            f"cannot open the storage {_masked(url)}: {_first_line(error)}. Check that the folder exists and "
-            f"can be written to, or that the server runs and lets this user in"
+            f"cannot open the storage {_masked(url)}: {_first_line(error)}. {remedy}"
         ) from error
 
 
