@@ -1,8 +1,10 @@
 """The launcher with scripts that need no JAX, so that each test takes a second or two."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -179,7 +181,57 @@ def test_ranks_that_ignore_sigterm_are_ended_after_the_grace(script, tmp_path):
     wait_until((tmp_path / "ready").exists)
     launcher.send_signal(signal.SIGTERM)
     assert "did not leave within --grace 0.5 s" in launcher.communicate(timeout=PATIENCE)[1]
-    assert launcher.returncode == 130
+    assert launcher.returncode == 143
+
+
+SIGNALS = pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)]
+)
+
+
+def heard_at_once(launcher, number, status):
+    """Of the 60 seconds for which the launcher would wait."""
+    time.sleep(0.5)
+    sent = time.monotonic()
+    launcher.send_signal(number)
+    errors = launcher.communicate(timeout=PATIENCE)[1]
+    assert launcher.returncode == status, errors
+    assert "Traceback" not in errors
+    assert time.monotonic() - sent < 20
+
+
+@SIGNALS
+def test_signals_are_heard_before_a_restart(script, tmp_path, number, status):
+    script("Path('failed').touch(); sys.exit(1)")
+    launcher = start("--backoff", "120", "script.py", stderr=subprocess.PIPE)
+    wait_until((tmp_path / "failed").exists)
+    heard_at_once(launcher, number, status)
+
+
+@SIGNALS
+@pytest.mark.parametrize("node", [0, 1])
+def test_signals_are_heard_while_other_nodes_are_missing(script, node, number, status):
+    script("")
+    with contextlib.ExitStack() as line, socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        if node == 0:
+            other.close()
+        else:
+            other.listen()
+        where = ["--nnodes", "2", "--node-rank", str(node), "--coordinator", f"127.0.0.1:{port}"]
+        launcher = start(*where, "--timeout", "60", "script.py", stderr=subprocess.PIPE)
+        if node == 0:
+            wait_until(lambda: is_listening(port))
+        else:
+            other.settimeout(PATIENCE)
+            line.enter_context(other.accept()[0])
+        heard_at_once(launcher, number, status)
+
+
+def is_listening(port):
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.parametrize(
@@ -188,7 +240,14 @@ def test_ranks_that_ignore_sigterm_are_ended_after_the_grace(script, tmp_path):
         (["--nproc", "0", "script.py"], "--nproc: expected at least 1, found 0"),
         (["missing.py"], "there is no script 'missing.py' in "),
         ([], "expected a script, or -m and a module"),
-        (["-m"], None),
+        (["-m"], "expected a script, or -m and a module"),
+        (["--backoff", "-1", "script.py"], "--backoff: expected seconds of at least 0, found -1.0"),
+        (
+            ["--stall-timeout", "nan", "script.py"],
+            "--stall-timeout: expected seconds of at least 0, found nan",
+        ),
+        (["--timeout", "inf", "script.py"], "--timeout: expected seconds above 0, found inf"),
+        (["--logs", "script.py/logs", "script.py"], "--logs: expected a folder, found script.py/logs"),
         (["--timeout", "0", "script.py"], "--timeout: expected seconds above 0, found 0.0"),
         (["--nnodes", "2", "script.py"], "--nnodes above 1 needs --node-rank R and --coordinator HOST:PORT"),
         (
@@ -199,16 +258,37 @@ def test_ranks_that_ignore_sigterm_are_ended_after_the_grace(script, tmp_path):
             ["--nnodes", "2", "--node-rank", "0", "--coordinator", "a", "script.py"],
             "--coordinator: expected HOST:PORT, found 'a'",
         ),
+        (
+            ["--nnodes", "2", "--node-rank", "0", "--coordinator", "a:²", "script.py"],
+            "--coordinator: expected HOST:PORT, found 'a:²'",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(script, capfd, arguments, message):
     script("")
-    if message is None:
-        with pytest.raises(SystemExit):
-            main(arguments)
-    else:
-        assert main(arguments) == 2
-        assert message in capfd.readouterr().err
+    assert main(arguments) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_no_name_of_a_machine_is_an_error_at_once(script, capfd):
+    script("")
+    assert main(["--nnodes", "2", "--node-rank", "1", "--coordinator", "a..b:29500", "script.py"]) == 1
+    assert "node 1: 'a..b' is no name of a machine" in capfd.readouterr().err
+
+
+def test_variables_of_slurm_that_are_missing_are_named(script, capfd, monkeypatch):
+    script("")
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "a")
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
+    assert main(["script.py"]) == 2
+    assert "Slurm's SLURM_NTASKS: expected a whole number, found nothing" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("dashes", [[], ["--"]])
+def test_a_module_takes_a_script_s_place(script, capfd, dashes):
+    script("print(__name__, sys.argv[1:])")
+    assert main([*dashes, "-m", "script", "--lr", "1", "-m", "x"]) == 0
+    assert "__main__ ['--lr', '1', '-m', 'x']" in capfd.readouterr().out
 
 
 def test_the_wait_doubles_while_no_step_is_made():

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,19 @@ def gather(*ranks, timeout=30.0):
 
 def test_all_that_agree_go_on():
     assert gather((0, 3, {"lr": 0.1}), (1, 3, {"lr": 0.1}), (2, 3, {"lr": 0.1})) == [None] * 3
+
+
+def test_what_json_cannot_hold_is_compared_as_text():
+    assert gather((0, 2, {"out": Path("a")}), (1, 2, {"out": Path("a")})) == [None] * 2
+    assert 'rank 1 runs with "b", rank 0 with "a"' in gather((0, 2, Path("a")), (1, 2, Path("b")))[0]
+
+
+def test_one_rank_alone_is_told_of_a_port_in_use():
+    with (
+        socket.create_server(("", 0)) as held,
+        pytest.raises(LaunchError, match=r"rank 0 of 1: port .* cannot"),
+    ):
+        meet(f"127.0.0.1:{held.getsockname()[1]}", 0, 1, None, 5.0)
 
 
 def test_other_arguments_are_named_on_both_sides():
