@@ -158,6 +158,8 @@ def profile(schedule: Schedule | None = None, folder: str | Path | None = None) 
     """
     recorder = Recorder(schedule or Schedule(), Path(folder or tempfile.mkdtemp(prefix="profile-")))
     with _watching_compilations(recorder):
+        if recorder.schedule.phase(0) == "active":
+            recorder._start()
         try:
             yield recorder
         finally:

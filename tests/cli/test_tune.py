@@ -52,6 +52,9 @@ WRONG = {
     "--sampler magic": "--sampler: there is no 'magic'; there are tpe, random, qmc",
     "--space absent.toml": "absent.toml: cannot be read (No such file or directory)",
     "--space bad.toml": "--space: bad.toml: there is no 'learning_rate'",
+    "--space type.toml": "--space: type.toml: epochs: expected a value of type int, found 'many'",
+    "--space range.toml": "--space: range.toml: --lr: expected a positive number, found -1.0",
+    "--space name.toml": "--space: name.toml: optimizer: there is no 'nonsense'; there are sgd, adam",
     "--storage mysql://x": "storage: expected sqlite, journal or postgresql, found 'mysql'",
     "--timeout -1": "--timeout: expected a positive number, found -1.0",
     "--data absent": "absent: expected a folder",
@@ -62,6 +65,9 @@ WRONG = {
 def test_wrong_input_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, options):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text("[learning_rate]\nlow = 0\nhigh = 1")
+    (tmp_path / "type.toml").write_text('epochs = "many"\n[lr]\nlow = 0.1\nhigh = 1.0')
+    (tmp_path / "range.toml").write_text("[lr]\nlow = -1.0\nhigh = 1.0")
+    (tmp_path / "name.toml").write_text('[optimizer]\nchoices = ["adamw", "nonsense"]')
     assert cli.main(["tune", "digits", *options.split()]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
