@@ -228,8 +228,8 @@ def _check(options: Options) -> None:
     for name in ("timeout", "node_timeout", "backoff", "grace", "stall_timeout"):
         value, positive = getattr(options, name), name.endswith("timeout") and name != "stall_timeout"
         if value is not None and not (math.isfinite(value) and (value > 0 if positive else value >= 0)):
-            least = "above 0" if positive else "of at least 0"
-            raise LaunchError(f"--{name.replace('_', '-')}: expected seconds {least}, found {value}")
+            expected = "above 0" if positive else "of at least 0"
+            raise LaunchError(f"--{name.replace('_', '-')}: expected seconds {expected}, found {value}")
     try:
         Path(options.logs).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -157,7 +157,10 @@ def tune(task: str, options: Tune) -> int:
     _print_table(found, console)
     write_config(options.out / "best.toml", task, dataclasses.replace(default, **best.config))
     _write_csv(found, options.out / "trials.csv")
-    written = ["best.toml", "trials.csv", *(p.name for p in plot_study(found, options.out))]
+    pictures = plot_study(found, options.out)
+    if not pictures:
+        console.print("no pictures: fewer than two trials are complete; --pruner none lets all of them end")
+    written = ["best.toml", "trials.csv", *(p.name for p in pictures)]
     console.print(
         f"{len(found.trials)} trials, {found.programs} programs compiled in {found.compile_seconds:.1f} s, "
         f"{found.seconds:.1f} s in all"

@@ -129,9 +129,11 @@ def _draw_metric(axes: Axes, runs: Mapping[str, Curves]) -> None:
                 color=color,
                 ha="right",
                 weight="bold",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
     label = _LABELS.get(name, name)
     axes.set(title=label[0].upper() + label[1:])
+    axes.margins(y=0.12)  # room for the numbers
     axes.legend()
 
 

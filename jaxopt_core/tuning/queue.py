@@ -173,10 +173,13 @@ def _open(storage: Any, name: str, space: Space, direction: Direction, sampler: 
         study = optuna.load_study(**options)
         # With the seed of whoever made the study, this worker would ask the same.
         sampler.reseed_rng()
-        stored = study.user_attrs.get("space", repr(space))
-        if stored != repr(space):
+        asked = _described(space)
+        stored = study.user_attrs.get("space", asked)
+        if different := [each for each in {**stored, **asked} if stored.get(each) != asked.get(each)]:
+            each = different[0]
             raise ValueError(
-                f"the study {name!r} in this storage has another space: {stored}, not {space!r}. Give "
+                f"the study {name!r} in this storage has another space, in {', '.join(different)}: {each} is "
+                f"{stored.get(each, 'not in it')} there and {asked.get(each, 'not in it')} here. Give "
                 f"another name, or the space that it was begun with"
             ) from None
         if study.direction.name.lower() != direction:
@@ -184,5 +187,9 @@ def _open(storage: Any, name: str, space: Space, direction: Direction, sampler: 
                 f"the study {name!r} is there to {study.direction.name.lower()}, not to {direction}"
             ) from None
     else:
-        study.set_user_attr("space", repr(space))
+        study.set_user_attr("space", _described(space))
     return study
+
+
+def _described(space: Space) -> dict[str, str]:
+    return {name: repr(value) for name, value in {**space.constants, **space.dimensions}.items()}

@@ -91,7 +91,7 @@ def test_goes_on_where_it_was(tmp_path, file):
     assert second.trials[3].metrics == first.trials[3].metrics
     again = run(bowl, BOWL, trials=10, storage=storage)
     assert (again.programs, len(again.trials)) == (0, 10)
-    with pytest.raises(ValueError, match="'study' in this storage has another space"):
+    with pytest.raises(ValueError, match="'study' in this storage has another space, in x, kind: x is Float"):
         run(bowl, Space({"x": Float(-1.0, 2.0)}), storage=storage)
     with pytest.raises(ValueError, match="'study' is there to minimize, not to maximize"):
         run(bowl, BOWL, storage=storage, direction="maximize")
