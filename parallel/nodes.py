@@ -15,6 +15,7 @@ from jaxopt_core.parallel.lines import LaunchError, Lines, connect, listen, spli
 __all__ = ["Client", "Judge", "Local", "Server"]
 
 BEAT = 1.0  # seconds between signs of life
+_NONSENSE = KeyError, TypeError, ValueError, AttributeError  # what messages of a stranger raise
 _REMEDY = (
     "give another one in --coordinator, or end what holds it; if that is node 0, correct --node-rank here"
 )
@@ -275,13 +276,7 @@ class Server(threading.Thread):
                     node = self._admit(line, host, message)
                 elif "ended" in message:
                     self._note(node, Outcome(**message["outcome"]))
-        except (
-            OSError,
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as error:  # or nonsense from a stranger
+        except (OSError, *_NONSENSE) as error:
             if node is None:
                 self._forget(line)
             else:

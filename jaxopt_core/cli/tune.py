@@ -198,7 +198,7 @@ def _space(options: Tune, default: TrainOptions) -> Any:
     kinds = {field.name: str(field.type) for field in dataclasses.fields(default)}
     for name in (*space.dimensions, *space.constants):
         choose(where, name, sorted(fields))
-    tried = [(name, value) for name, value in space.constants.items()]
+    tried = list(space.constants.items())
     for name, dimension in space.dimensions.items():
         ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
         tried += [(name, value) for value in ends]

@@ -13,7 +13,7 @@ from jaxopt_core.tuning.keys import blank
 from jaxopt_core.tuning.programs import How, Lifted, choose_how, default_memory
 from jaxopt_core.tuning.space import Config
 from jaxopt_core.tuning.structure import Group, group
-from jaxopt_core.tuning.trainable import Trainable
+from jaxopt_core.tuning.trainable import Trainable, in_one_part
 from jaxopt_core.tuning.trials import Trial
 
 __all__ = ["Stage"]
@@ -155,10 +155,10 @@ def _without_state(trainable: Trainable) -> Trainable:
     if trainable.parts > 1:
         return trainable
 
-    def advance(config: Config, _: Any, *args: Any) -> Any:
-        return (), trainable.advance(config, trainable.init(config, *args), *args)[1]
+    def train(config: Config, *args: Any) -> Any:
+        return trainable.advance(config, trainable.init(config, *args), *args)[1]
 
-    return trainable._replace(init=lambda *_: (), advance=advance)
+    return in_one_part(train, trainable.args)
 
 
 def _named(metrics: Any) -> dict[str, Any]:

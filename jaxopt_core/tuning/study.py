@@ -18,8 +18,7 @@ from jaxopt_core.tuning.queue import Queue
 from jaxopt_core.tuning.space import Space
 from jaxopt_core.tuning.stage import Stage
 from jaxopt_core.tuning.storage import StorageError, is_shared, open_storage, quiet
-from jaxopt_core.tuning.sweep import in_one_part
-from jaxopt_core.tuning.trainable import Trainable
+from jaxopt_core.tuning.trainable import Trainable, in_one_part
 from jaxopt_core.tuning.trials import Direction, Trial, check_direction, pick_best
 from jaxopt_core.tuning.workers import Heart
 

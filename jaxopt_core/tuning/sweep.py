@@ -12,7 +12,7 @@ import jax
 from jaxopt_core.tuning.programs import How
 from jaxopt_core.tuning.space import Config
 from jaxopt_core.tuning.stage import Stage
-from jaxopt_core.tuning.trainable import Trainable
+from jaxopt_core.tuning.trainable import Trainable, in_one_part
 from jaxopt_core.tuning.trials import Direction, Trial, pick_best
 
 __all__ = ["Sweep", "sweep"]
@@ -99,8 +99,3 @@ def sweep(
         if trial.status == "running":
             trial.status = "complete"
     return Sweep(trials, stage.programs, stage.compile_seconds, time.perf_counter() - start)
-
-
-def in_one_part(train_fn: Callable[..., Any], args: tuple[Any, ...] = ()) -> Trainable:
-    """A function that trains to the end, as a :class:`Trainable` of one part without a state."""
-    return Trainable(lambda *_: (), lambda config, _, *args: ((), train_fn(config, *args)), 1, args)

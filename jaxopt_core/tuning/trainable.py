@@ -51,6 +51,11 @@ class Setup(NamedTuple):
     score_fn: Callable[[TrainState, Any], Mapping[str, jax.Array]]
 
 
+def in_one_part(train_fn: Callable[..., Any], args: tuple[Any, ...] = ()) -> Trainable:
+    """A function that trains to the end, as a :class:`Trainable` of one part without a state."""
+    return Trainable(lambda *_: (), lambda config, _, *args: ((), train_fn(config, *args)), 1, args)
+
+
 def minibatch_trainable(
     setup: Callable[[Config, int], Setup],
     train: Mapping[str, Any],

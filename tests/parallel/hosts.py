@@ -86,7 +86,7 @@ class BadCable:
         other = {first: second, second: first}
         while not self._stopping:
             for end in select.select(self._ends, [], [], 0.1)[0]:
-                with contextlib.suppress(BlockingIOError, OSError):  # OSError: the other end is not up yet
+                with contextlib.suppress(OSError):  # nothing there after all, or the other end is not up yet
                     packet = os.read(end, 65536)
                     if self._random.random() < self.loss:
                         self.lost += 1
@@ -110,8 +110,10 @@ def bad_cable():
             cable.prefixes = Cable(names).prefixes
             thread = threading.Thread(target=cable.carry, daemon=True)
             thread.start()
-            yield cable
-            cable.stop()
-            thread.join()
+            try:
+                yield cable
+            finally:  # before its ends are closed
+                cable.stop()
+                thread.join()
     finally:
         cable.close()
