@@ -29,7 +29,7 @@ from jaxopt_core.describe import note
 from jaxopt_core.hyperparams import Hyperparams, Values
 from jaxopt_core.leaf import compute_dtype, dense_step, rows_step
 from jaxopt_core.rule import Rule
-from jaxopt_core.runs import RunSlots, TreeSlots, plan
+from jaxopt_core.runs import RunSlots, TreeSlots, join, plan, split
 from jaxopt_core.tree import Leaves, Slots, flatten, is_absent, is_leaf
 
 __all__ = [
@@ -73,7 +73,13 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
       hyperparams: its arguments.
       in_runs: keep the slots of small parameters joined; see :func:`bucketed`.
     """
-    one_step = functools.partial(rows_step if rule.sparse else dense_step, rule)
+
+    def one_step(grads: Any, params: Any, slots: Slots, h: Values, step: jax.Array) -> tuple[Any, Slots]:
+        """The updates of the members of a run, most often of one parameter, and the run's new slots."""
+        kernel = rows_step if rule.sparse else dense_step
+        change, new = kernel(rule, join(grads), join(params), slots, h, step)
+        return split(change, params), new
+
     traced_once = jax.jit(one_step)
 
     def init(params: optax.Params) -> OptimizerState:
@@ -121,19 +127,19 @@ def leafwise(rule: Rule, hyperparams: Hyperparams, *, in_runs: bool = False) -> 
         shared: dict[Any, tuple[Values, Slots]] = {}
         changes = [p if is_absent(p) else g for p, g in zip(leaves.values, gradients, strict=True)]
         for run in plan(hyperparams, leaves, gradients, joining=in_runs):
-            param, old = run.join(leaves.values), slots.read(run)
-            key = hyperparams.group(run.path), param.shape, param.dtype
+            like, old, params_of_run = run.like, slots.read(run), run.of(leaves.values)
+            key = hyperparams.group(run.path), like.shape, like.dtype
             if key not in shared:
-                h = hyperparams.resolve(now, run.path, param.dtype, compute_dtype(param.dtype))
-                shared[key] = h, jax.eval_shape(lambda p, h=h: rule.init(p, h), param)
+                h = hyperparams.resolve(now, run.path, like.dtype, compute_dtype(like.dtype))
+                shared[key] = h, jax.eval_shape(lambda p, h=h: rule.init(p, h), like)
             h, expected = shared[key]
             step = optax.safe_increment(old.pop("step")) if "step" in old else count
             check_slots(run.path, old, expected)
             # In a program, parameters alike are traced once; eagerly, nothing is worth compiling.
-            kernel = traced_once if isinstance(param, jax.core.Tracer) else one_step
-            change, new = kernel(run.join(gradients), param, old, h, step)
+            kernel = traced_once if isinstance(params_of_run[0], jax.core.Tracer) else one_step
+            parts, new = kernel(run.of(gradients), params_of_run, old, h, step)
             slots.write(run, new | ({"step": step} if "step" in state.slots else {}))
-            for i, part in zip(run.members, run.split(change), strict=True):
+            for i, part in zip(run.members, parts, strict=True):
                 changes[i] = part
         return leaves.unflatten(changes), OptimizerState(count, after, slots.state())
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxopt_core.hyperparams import Hyperparams
 from jaxopt_core.tree import Leaves, Slots, is_absent
 
-__all__ = ["Run", "RunSlots", "TreeSlots", "plan"]
+__all__ = ["Run", "RunSlots", "TreeSlots", "join", "plan", "split"]
 
 LARGEST = 4096  # elements of a leaf worth joining: larger ones only pay for the copy
 LENGTH = 16  # leaves in a run: longer ones are not faster, and take longer to compile
@@ -27,20 +27,33 @@ class Run(NamedTuple):
 
     path: str
     members: tuple[int, ...]
-    shape: tuple[int, ...]
+    like: jax.ShapeDtypeStruct  # the members joined
 
-    def join(self, values: Sequence[Any]) -> Any:
-        """The members' values (out of those of every leaf) as one array."""
-        if len(self.members) == 1:
-            return values[self.members[0]]
-        return jax.lax.concatenate([jnp.atleast_1d(values[i]) for i in self.members], 0)
+    def of(self, values: Sequence[Any]) -> list[Any]:
+        """The members' values out of those of every leaf."""
+        return [values[i] for i in self.members]
 
-    def split(self, joined: Any) -> list[Any]:
-        """Undoes :meth:`join`."""
-        if len(self.members) == 1:
-            return [joined]
-        rows = self.shape[0] if self.shape else 1
-        return [part.reshape(self.shape) for part in jax.lax.split(joined, [rows] * len(self.members))]
+
+def join(parts: Sequence[Any]) -> Any:
+    """Arrays of one shape as one, along their first axis.
+
+    XLA on CPU compiles each concatenation of more than eight arrays for itself. Of up to eight it makes, with
+    what comes before, a fusion, and equal fusions are compiled once: hence the new axis, and the two levels.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    rows = [jnp.atleast_1d(part)[None] for part in parts]
+    shape = rows[0].shape[1:]
+    eights = [jax.lax.concatenate(rows[i : i + 8], 0) for i in range(0, len(rows), 8)]
+    return jax.lax.concatenate([eight.reshape(-1, *shape[1:]) for eight in eights], 0)
+
+
+def split(joined: Any, like: Sequence[Any]) -> list[Any]:
+    """Undoes :func:`join`; ``like`` is what it was given."""
+    if len(like) == 1:
+        return [joined]
+    shape = like[0].shape
+    return [part.reshape(shape) for part in jax.lax.split(joined, [joined.shape[0] // len(like)] * len(like))]
 
 
 def plan(hyperparams: Hyperparams, leaves: Leaves, gradients: Sequence[Any], joining: bool) -> list[Run]:
@@ -53,7 +66,14 @@ def plan(hyperparams: Hyperparams, leaves: Leaves, gradients: Sequence[Any], joi
         key = (hyperparams.group(path), param.shape, param.dtype) if small else i
         alike.setdefault(key, []).append(i)
     runs = [group[i : i + LENGTH] for group in alike.values() for i in range(0, len(group), LENGTH)]
-    return [Run(leaves.paths[run[0]], tuple(run), leaves.values[run[0]].shape) for run in runs]
+    return [Run(leaves.paths[run[0]], tuple(run), _joined(leaves.values[run[0]], len(run))) for run in runs]
+
+
+def _joined(first: Any, members: int) -> jax.ShapeDtypeStruct:
+    if members == 1:
+        return jax.ShapeDtypeStruct(first.shape, first.dtype)
+    rows, *rest = first.shape or (1,)
+    return jax.ShapeDtypeStruct((members * rows, *rest), first.dtype)
 
 
 class TreeSlots:
@@ -66,7 +86,7 @@ class TreeSlots:
     def read(self, run: Run) -> Slots:
         """The slots of a run, joined."""
         return {
-            name: run.join([slots.get(name) for slots in self.per_leaf])
+            name: join(run.of([slots.get(name) for slots in self.per_leaf]))
             for name in self.per_leaf[run.members[0]]
         }
 
