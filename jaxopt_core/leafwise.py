@@ -14,7 +14,6 @@ What happens to one parameter is in ``leaf.py``; here is what happens to the tre
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
