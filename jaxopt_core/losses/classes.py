@@ -71,7 +71,9 @@ def cross_entropy(
     require(label_smoothing, lambda s: 0 <= s <= 1, message)
     logits, target, axis = _classes_last(input, target, axis)
     dtype, logits = logits.dtype, widen(logits)
-    log_p = jax.nn.log_softmax(logits, axis=-1)
+    shifted = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    log_sum = jnp.log(jnp.exp(shifted).sum(-1, keepdims=True))
+    log_p = shifted - log_sum
     weight = _class_weight(weight, log_p)
     smooth = not (isinstance(label_smoothing, int | float) and label_smoothing == 0)
 
@@ -88,7 +90,8 @@ def cross_entropy(
         losses = -(log_p * q if weight is None else log_p * q * weight).sum(-1)
         return reduce(losses, reduction).astype(dtype)
 
-    losses, counts = _nll(log_p, target, weight, ignore_index, axis)
+    # Of the class first and normalized then, so that the gradient sums nothing over the classes.
+    losses, counts = _nll(shifted, log_sum[..., 0], target, weight, ignore_index, axis)
     if smooth:
         uniform = -(log_p if weight is None else log_p * weight).sum(-1)
         uniform = jnp.where(target == ignore_index, 0, uniform)
@@ -128,7 +131,7 @@ def nll_loss(
     """
     check_reduction(reduction)
     log_p, target, axis = _classes_last(input, target, axis)
-    losses, counts = _nll(log_p, target, _class_weight(weight, log_p), ignore_index, axis)
+    losses, counts = _nll(log_p, None, target, _class_weight(weight, log_p), ignore_index, axis)
     return _class_mean(losses, counts, reduction)
 
 
@@ -158,23 +161,43 @@ def _class_weight(weight: Any, log_p: jax.Array) -> jax.Array | None:
 
 
 def _nll(
-    log_p: jax.Array, target: jax.Array, weight: jax.Array | None, ignore_index: int, axis: int
+    scores: jax.Array,
+    log_sum: jax.Array | None,
+    target: jax.Array,
+    weight: jax.Array | None,
+    ignore_index: int,
+    axis: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Losses, and what each counts in the mean; both 0 where the target is ignored."""
-    *outer, classes = log_p.shape
+    """Losses, and what each counts in the mean; both 0 where the target is ignored.
+
+    Log-probabilities are ``scores - log_sum``.
+    """
+    *outer, classes = scores.shape
     if target.shape == (1,) and not outer:
         target = target[0]  # PyTorch takes a class of shape (1,) for logits of shape (C,)
     _check_target(target, tuple(outer), classes, ignore_index, axis)
     ignored = target == ignore_index
     known = (target >= 0) & (target < classes)
     index = jnp.where(known, target, 0)[..., None]
-
-    def of_target(x: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(x, index, axis=-1, mode="clip")[..., 0]
-
-    counts = jnp.ones_like(log_p[..., 0]) if weight is None else of_target(weight)
+    counts = jnp.ones_like(scores[..., 0]) if weight is None else _of_class(weight, index)
     counts = jnp.where(ignored, 0, jnp.where(known, counts, jnp.nan))
-    return jnp.where(ignored, 0, -of_target(log_p) * counts), counts
+    log_p = _of_class(scores, index)
+    if log_sum is not None:
+        log_p = log_p - log_sum
+    return jnp.where(ignored, 0, -log_p * counts), counts
+
+
+@jax.custom_jvp
+def _of_class(x: jax.Array, index: jax.Array) -> jax.Array:
+    """``x[..., index]``: a gather, whose gradient is a select, which fuses with others, and no scatter."""
+    return jnp.take_along_axis(x, index, axis=-1, mode="clip")[..., 0]
+
+
+@_of_class.defjvp
+def _of_class_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    x, index = primals
+    chosen = index == jax.lax.broadcasted_iota(index.dtype, x.shape, x.ndim - 1)
+    return _of_class(x, index), jnp.where(chosen, tangents[0], 0).sum(-1)
 
 
 def _class_mean(losses: jax.Array, counts: jax.Array, reduction: str) -> jax.Array:

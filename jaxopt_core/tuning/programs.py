@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import jax
@@ -13,9 +14,17 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxopt_core.tuning.keys import as_data, as_keys
+from jaxopt_core.tuning.keys import as_data, as_keys, blank
 
-__all__ = ["How", "Lifted", "MemoryLimitError", "choose_how", "default_memory", "program_bytes"]
+__all__ = [
+    "How",
+    "Lifted",
+    "MemoryLimitError",
+    "choose_how",
+    "count_lanes",
+    "default_memory",
+    "program_bytes",
+]
 
 How = Literal["auto", "map", "vmap"]
 _AXIS = "trials"
@@ -48,6 +57,16 @@ def default_memory() -> int:
     return int(_FRACTION * free / jax.local_device_count())
 
 
+def count_lanes(how: Literal["map", "vmap"], devices: Sequence[jax.Device]) -> int:
+    """How many parts the trials are dealt into: one for each device, or, in turn on one CPU, for each core.
+
+    A small trial keeps one core busy. Several run at a time if threads call the same program.
+    """
+    if how == "map" and len(devices) == 1 and devices[0].platform == "cpu":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(devices)
+
+
 class Lifted:
     """``fn(numbers, state, *args) -> state`` of one trial, compiled for many slots of them.
 
@@ -60,6 +79,7 @@ class Lifted:
       shapes: of one state, as ``jax.eval_shape`` gives them.
       how: ``"map"``, in turn, or ``"vmap"``, side by side.
       devices: over which the slots are spread.
+      lanes: into how many equal parts the slots are dealt; see :func:`count_lanes`.
       memory: bytes that the program may use on one device.
     """
 
@@ -69,60 +89,81 @@ class Lifted:
         shapes: Any,
         how: Literal["map", "vmap"],
         devices: Sequence[jax.Device],
+        lanes: int,
         memory: int,
     ) -> None:
-        self.fn, self.shapes, self.how, self.devices, self.memory = fn, shapes, how, list(devices), memory
+        self.fn, self.shapes, self.how, self.devices = fn, shapes, how, list(devices)
+        self.lanes, self.memory = lanes, memory
+        self.calls = lanes if len(self.devices) == 1 else 1  # of the program, from threads
         self.compile_seconds = 0.0
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, tuple[Any, int]] = {}
 
     @property
     def programs(self) -> int:
         """How many were compiled."""
         return len(self._compiled)
 
-    def __call__(self, slots: Sequence[int], numbers: Any, state: Any, args: tuple[Any, ...]) -> Any:
+    def blank(self, slots: int) -> list[Any]:
+        """The state of ``slots`` trials that have not begun, a pytree for each call of the program."""
+        return [blank(self.shapes, slots // self.calls) for _ in range(self.calls)]
+
+    def __call__(
+        self, slots: Sequence[int], numbers: Any, state: Sequence[Any], args: tuple[Any, ...]
+    ) -> list[Any]:
         """Runs the trials in ``slots``.
 
         Args:
           slots: indices, different ones.
-          numbers: pytree, ``(slots in all, ...)``; equally many for each device.
-          state: pytree alike, with data in the place of keys; given up to the program.
+          numbers: pytree of NumPy arrays, ``(slots in all, ...)``; equally many for each lane.
+          state: as :meth:`blank` makes it; given up to the program.
           args: the same for every trial.
 
         Returns:
           The state with the given slots replaced.
         """
         order, counts = self._deal(slots, len(jax.tree.leaves(numbers)[0]))
-        inputs = (order, counts, numbers, state, args)
-        leaves, structure = jax.tree.flatten(inputs)
+        if self.calls > 1:
+            args = jax.device_put(args, self.devices[0])  # once for all of them
+        inputs = [
+            (*jax.tree.map(lambda x, i=i: np.split(x, self.calls)[i], (order, counts, numbers)), part, args)
+            for i, part in enumerate(state)
+        ]
+        leaves, structure = jax.tree.flatten(inputs[0])
         key = structure, tuple((each.shape, each.dtype) for each in map(jax.typeof, leaves))
         if key not in self._compiled:
             start = time.perf_counter()
-            self._compiled[key] = self._compile(inputs, len(order) // len(self.devices))
+            self._compiled[key] = self._compile(inputs[0])
             self.compile_seconds += time.perf_counter() - start
-        return self._compiled[key](*inputs)
+        program, threads = self._compiled[key]
+        if threads == 1:
+            return [program(*each) for each in inputs]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda each: jax.block_until_ready(program(*each)), inputs))
 
     def _deal(self, slots: Sequence[int], total: int) -> tuple[Any, Any]:
-        """For each device the places, among its own, of the trials to run, and how many these are."""
-        each = total // len(self.devices)
-        own = [[s - d * each for s in slots if s // each == d] for d in range(len(self.devices))]
+        """For each lane the places, among its own, of the trials to run, and how many these are."""
+        each = total // self.lanes
+        own = [[s - lane * each for s in slots if s // each == lane] for lane in range(self.lanes)]
         longest = max(map(len, own))
         length = each if self.how == "map" else min(each, 1 << max(longest - 1, 0).bit_length())
         # Behind the last one stands a place that does not exist: reading it is clipped, writing dropped.
         order = [places + [each] * (length - len(places)) for places in own]
         return np.asarray(order, np.int32).reshape(-1), np.asarray([len(p) for p in own], np.int32)
 
-    def _compile(self, inputs: Any, longest: int) -> Any:
-        chunk = longest if self.how == "vmap" else 1
+    def _compile(self, inputs: Any) -> tuple[Any, int]:
+        """The program, and how many threads may run it at a time."""
+        chunk = len(inputs[0]) // len(self.devices) if self.how == "vmap" else 1
         while True:
             compiled = jax.jit(self._program(chunk), donate_argnums=3).lower(*inputs).compile()
-            needed = program_bytes(compiled)
-            if needed <= self.memory:
-                return compiled
+            kept, temporary = _kept_and_temporary(compiled)
+            shared = sum(x.nbytes for x in jax.tree.leaves(inputs[4]))
+            kept += (self.calls - 1) * max(kept - shared, 0)
+            if kept + temporary <= self.memory:
+                return compiled, min(self.calls, (self.memory - kept) // max(temporary, 1))
             if chunk == 1:
                 raise MemoryLimitError(
-                    f"one trial at a time needs {needed / 2**20:.1f} MiB, with the states of all, on a "
-                    f"device; {self.memory / 2**20:.1f} MiB are allowed. Give fewer trials, or memory="
+                    f"one trial at a time needs {(kept + temporary) / 2**20:.1f} MiB, with the states of all, "
+                    f"on a device; {self.memory / 2**20:.1f} MiB are allowed. Give fewer trials, or memory="
                 )
             chunk = max(1, chunk // 2)
 
@@ -170,8 +211,12 @@ class Lifted:
 
 def program_bytes(compiled: Any) -> int:
     """Bytes on one device that a compiled program needs: arguments, results and what lies between."""
+    return sum(_kept_and_temporary(compiled))
+
+
+def _kept_and_temporary(compiled: Any) -> tuple[int, int]:
     memory = compiled.memory_analysis()
     if memory is None:
-        return 0
+        return 0, 0
     kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return int(kept + memory.temp_size_in_bytes)
+    return int(kept), int(memory.temp_size_in_bytes)

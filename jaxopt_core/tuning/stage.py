@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_core.tuning.keys import blank
-from jaxopt_core.tuning.programs import How, Lifted, choose_how, default_memory
+from jaxopt_core.tuning.programs import How, Lifted, choose_how, count_lanes, default_memory
 from jaxopt_core.tuning.space import Config
 from jaxopt_core.tuning.structure import Group, group
 from jaxopt_core.tuning.trainable import Trainable, in_one_part
@@ -67,12 +66,12 @@ class Stage:
         self._groups = []
         for each in group([trial.config for trial in trials], self.traced):
             count, room = len(each.members), self._room(len(each.members))
-            devices = min(len(self.devices), room)
-            per_device = -(-room // devices)
-            # Dealt like cards, so that every device has a part of a batch that is not full.
-            slots = [t % devices * per_device + t // devices for t in range(count)]
+            lanes = self._lanes(room)
+            per_lane = -(-room // lanes)
+            # Dealt like cards, so that every lane has a part of a batch that is not full.
+            slots = [t % lanes * per_lane + t // lanes for t in range(count)]
             numbers = each.stack([trial.config for trial in trials])
-            members = np.zeros(per_device * devices, int)
+            members = np.zeros(per_lane * lanes, int)
             members[slots] = np.arange(count)
             numbers = {name: values[members] for name, values in numbers.items()}
             numbers[_FIRST] = np.ones(len(members), bool)
@@ -103,14 +102,17 @@ class Stage:
 
     def _run(self, index: int, slots: list[int]) -> dict[str, Any]:
         each, _, numbers = self._groups[index]
-        devices = min(len(self.devices), len(numbers[_FIRST]))
-        program = self._program(each, numbers, devices)
+        program = self._program(each, numbers)
         state = self._states.pop(index, None)
         if state is None:
-            state = blank(program.shapes, len(numbers[_FIRST]))
+            state = program.blank(len(numbers[_FIRST]))
         state = program(slots, numbers, state, self.trainable.args)
         self._states[index], numbers[_FIRST] = state, np.zeros_like(numbers[_FIRST])
-        return {name: np.asarray(value) for name, value in state[1].items()}
+        metrics = [part for _, part in state]
+        return {name: np.concatenate([part[name] for part in metrics]) for name in metrics[0]}
+
+    def _lanes(self, room: int) -> int:
+        return min(count_lanes(self.how, self.devices), room)
 
     def _room(self, count: int) -> int:
         """Slots of a group: as many as there may ever be, so that groups of any size share a program."""
@@ -118,8 +120,9 @@ class Stage:
             return max(self.capacity, count)
         return count if self.capacity is None else 1 << max(count - 1, 0).bit_length()
 
-    def _program(self, each: Group, numbers: dict[str, Any], devices: int) -> Lifted:
-        key = each.key, devices
+    def _program(self, each: Group, numbers: dict[str, Any]) -> Lifted:
+        lanes = self._lanes(len(numbers[_FIRST]))
+        key = each.key, lanes
         if key not in self._programs:
             init, advance = self.trainable.init, self.trainable.advance
 
@@ -146,7 +149,7 @@ class Stage:
 
             one = {name: values[0] for name, values in numbers.items()}
             shapes = jax.eval_shape(shape, one, *self.trainable.args)
-            self._programs[key] = Lifted(of_one, shapes, self.how, self.devices[:devices], self.memory)
+            self._programs[key] = Lifted(of_one, shapes, self.how, self.devices[:lanes], lanes, self.memory)
         return self._programs[key]
 
 
