@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import json
 import os
 import statistics
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each contender, in turns")
+    parser.add_argument("--rounds", type=int, default=5, help="processes for each contender, in turns")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--quick", action="store_true", help="2 trials, 1 round, nothing recorded")
@@ -205,8 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(_one(args.one, args.trials)))
         return 0
     results: dict[str, list[dict[str, float]]] = {name: [] for name in args.contenders}
-    for _ in range(args.rounds):
-        for name in args.contenders:
+    for turn in range(args.rounds):
+        first = turn % len(args.contenders)
+        for name in args.contenders[first:] + args.contenders[:first]:
             command = [sys.executable, "-m", "benchmarks.tuning", "--one", name, "--trials", str(args.trials)]
             done = subprocess.run(
                 [*command, "--threads", str(args.threads)], capture_output=True, text=True, check=False
@@ -235,15 +237,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one(name: str, trials: int) -> dict[str, float]:
     train, valid = data()
     configs = configurations(trials)
-    # Imports are not what is compared.
-    import jax
-    import optuna  # noqa: F401
-    import torch  # noqa: F401
+    # Imports are not what is compared; nor is what another contender imports, which Python's collector goes
+    # through while a program is traced.
+    for library in ("torch", "optuna") if name.startswith("torch") else ("jaxopt_core.tuning", "optuna"):
+        importlib.import_module(library)
+    if not name.startswith("torch"):
+        import jax
 
-    import jaxopt_core.tuning
-
-    del jaxopt_core
-    jax.block_until_ready(jax.numpy.zeros(1))  # the backend is there, as torch's is after its import
+        jax.block_until_ready(jax.numpy.zeros(1))  # the backend is there, as torch's is after its import
     start, used = time.perf_counter(), time.process_time()
     accuracies = CONTENDERS[name](configs, train, valid)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - used

@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_core.tuning.programs import How, Lifted, choose_how, count_lanes, default_memory
+from jaxopt_core.tuning.programs import (
+    How,
+    Lifted,
+    choose_how,
+    collector_paused,
+    count_lanes,
+    default_memory,
+)
 from jaxopt_core.tuning.space import Config
 from jaxopt_core.tuning.structure import Group, group
 from jaxopt_core.tuning.trainable import Trainable, in_one_part
@@ -148,7 +155,8 @@ class Stage:
                 return go_on(config, begin(config, *args), *args)
 
             one = {name: values[0] for name, values in numbers.items()}
-            shapes = jax.eval_shape(shape, one, *self.trainable.args)
+            with collector_paused():
+                shapes = jax.eval_shape(shape, one, *self.trainable.args)
             self._programs[key] = Lifted(of_one, shapes, self.how, self.devices[:lanes], lanes, self.memory)
         return self._programs[key]
 
