@@ -140,19 +140,20 @@ class Stage:
                 # A weakly typed scalar is not of the type that comes back from the program.
                 return jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(x).dtype), init(config, *args))
 
-            def go_on(config: Config, state: Any, *args: Any) -> Any:
-                state, metrics = advance(config, state, *args)
+            @jax.jit  # so that it is traced once, for both of the following
+            def go_on(numbers: dict[str, Any], state: Any, *args: Any) -> Any:
+                state, metrics = advance(configured(numbers), state, *args)
                 return state, _named(metrics)
 
             def of_one(numbers: dict[str, Any], carry: Any, *args: Any) -> Any:
-                config = configured(numbers)
                 # Beginning in the same program saves a second one.
-                state = jax.lax.cond(numbers[_FIRST], lambda: begin(config, *args), lambda: carry[0])
-                return go_on(config, state, *args)
+                state = jax.lax.cond(
+                    numbers[_FIRST], lambda: begin(configured(numbers), *args), lambda: carry[0]
+                )
+                return go_on(numbers, state, *args)
 
             def shape(numbers: dict[str, Any], *args: Any) -> Any:
-                config = configured(numbers)
-                return go_on(config, begin(config, *args), *args)
+                return go_on(numbers, begin(configured(numbers), *args), *args)
 
             one = {name: values[0] for name, values in numbers.items()}
             with collector_paused():
