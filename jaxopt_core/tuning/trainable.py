@@ -127,14 +127,16 @@ def minibatch_trainable(
 
         def update(_: Any, carry: Any) -> Any:
             state, order = carry
-            epoch, batch = state.step // per_epoch, state.step % per_epoch
+            epoch = jax.lax.div(state.step, per_epoch)
+            start = (state.step - epoch * per_epoch) * size
             if "seed" in config:
                 key = jax.random.fold_in(jax.random.key(config["seed"]), epoch)
-                new = (state.step == first) | (batch == 0)
+                new = (state.step == first) | (start == 0)
                 order = jax.lax.cond(new, lambda: jax.random.permutation(key, examples), lambda: order)
-                rows = jax.lax.dynamic_slice_in_dim(order, batch * size, size)
+                rows = jax.lax.dynamic_slice_in_dim(order, start, size)
             else:
-                rows = jax.lax.dynamic_slice(orders, (epoch % epochs, batch * size), (1, size))[0]
+                which = epoch if updates <= epochs * per_epoch else jax.lax.rem(epoch, epochs)
+                rows = jax.lax.dynamic_slice(orders, (which, start), (1, size))[0]
             return step_fn(state, jax.tree.map(lambda x: x[rows], train))[0], order
 
         # The last part has what the division leaves over.
