@@ -142,3 +142,27 @@ def test_bucketed_under_jit_with_donation_and_new_rates():
     halves = [tree.pop("half") for tree in (start, expected)]
     assert_close(start, expected)
     assert_close(*halves, rtol=2**-7)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 16, 17, 70])
+def test_join_and_split(shape, count):
+    parts = [jnp.asarray(np.random.default_rng(i).normal(size=shape)) for i in range(count)]
+    joined = runs.join(parts)
+    if count > 1:
+        np.testing.assert_array_equal(joined, np.concatenate([np.atleast_1d(part) for part in parts]))
+    for part, again in zip(parts, runs.split(joined, parts), strict=True):
+        np.testing.assert_array_equal(part, again)
+        assert part.shape == again.shape
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="it is about XLA's fusions on CPUs")
+def test_no_run_has_a_kernel_of_its_own(monkeypatch):
+    # A concatenation outside of a fusion would be compiled once for every run.
+    monkeypatch.setattr(runs, "LENGTH", 16)
+    tree = [jnp.ones(5) for _ in range(64)]
+    tx = jo.bucketed(jo.adamw())
+    text = jax.jit(tx.update).lower(tree, tx.init(tree), tree).compile().as_text()
+    entry = text[text.index("ENTRY") :]
+    assert "fusion(" in entry
+    assert "concatenate(" not in entry

@@ -141,6 +141,16 @@ def test_unknown_class_is_nan_where_it_cannot_be_read():
     assert np.isnan(jax.jit(losses.cross_entropy)(x, y))
 
 
+def test_gradient_without_a_scatter():
+    logits, classes = jnp.ones((4, 3)), jnp.array([0, 2, -100, 1])
+    for loss in (losses.cross_entropy, losses.nll_loss):
+        assert "scatter" not in str(jax.make_jaxpr(jax.grad(loss))(logits, classes))
+    curvature = jax.hessian(lambda x: losses.cross_entropy(x, classes, reduction="sum"))(logits)
+    p = np.full(3, 1 / 3)
+    np.testing.assert_allclose(curvature[1, :, 1], np.diag(p) - np.outer(p, p), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(curvature[2, :, 2], 0)
+
+
 def test_traced_smoothing():
     x, y = jnp.float32(X), jnp.asarray(Y)
     for s in (0.0, 0.2):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxopt_core.tuning import MemoryLimitError, Trainable, TrialsFailedError, sweep
+from jaxopt_core.tuning import MemoryLimitError, Trainable, TrialsFailedError, programs, stage, sweep
 from tests.tuning.problems import SHRINKING, counting_compilations, linear
 
 RATES = [0.01, 0.02, 0.05, 0.1, 0.2]
@@ -34,6 +34,40 @@ def test_every_trial_ends_where_it_would_alone(how, devices):
     np.testing.assert_allclose(result.trials[3].metrics["w"], expected["w"], rtol=2e-6)
     assert len({trial.metrics["loss"] for trial in result.trials}) == 5
     assert len(result.trials[3].history) == 3
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_threads_change_nothing(parts, monkeypatch):
+    configs = [{"lr": lr} for lr in RATES]
+    found = []
+    for lanes in (1, 2, 4):
+        monkeypatch.setattr(stage, "count_lanes", lambda how, devices, lanes=lanes: lanes)
+        result = sweep(linear(parts=parts), configs, how="map", devices=ONE)
+        assert result.programs == 1
+        found.append([trial.history for trial in result.trials])
+    for threads in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, threads, found[0])
+
+
+def test_as_many_threads_as_memory_is_there_for():
+    def compiled(memory):
+        def third_largest(numbers, state):
+            waves = jnp.sin(numbers["x"] * jnp.arange(4096.0))
+            return state + jnp.sort(waves)[-3]
+
+        shapes = jax.ShapeDtypeStruct((), jnp.float32)
+        lifted = programs.Lifted(third_largest, shapes, "map", ONE, 4, memory)
+        state = lifted([0, 3, 5], {"x": np.arange(8, dtype=np.float32)}, lifted.blank(8), ())
+        ((_, threads),) = lifted._compiled.values()
+        return threads, np.concatenate(state)
+
+    every, kept = compiled(1 << 30)
+    assert every == 4
+    assert kept[[1, 2, 4, 6, 7]].tolist() == [0.0] * 5  # what was not asked for is as it was
+    assert (kept[[3, 5]] > 0.99).all()
+    few, same = compiled(1 << 15)
+    assert 1 <= few < 4
+    assert (same == kept).all()
 
 
 def test_each_structure_compiles_once():
