@@ -175,7 +175,7 @@ class Lifted:
         while True:
             compiled = jax.jit(self._program(chunk), donate_argnums=3).lower(*inputs).compile()
             kept, temporary = _kept_and_temporary(compiled)
-            shared = sum(x.nbytes for x in jax.tree.leaves(inputs[4]))
+            shared = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves(inputs[4]))
             kept += (self.calls - 1) * max(kept - shared, 0)
             if kept + temporary <= self.memory:
                 return compiled, min(self.calls, (self.memory - kept) // max(temporary, 1))

@@ -49,6 +49,16 @@ def test_threads_change_nothing(parts, monkeypatch):
         jax.tree.map(np.testing.assert_array_equal, threads, found[0])
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_arguments_that_are_numbers_and_keys(devices):
+    def train(config, factor, key):
+        return config["x"] * factor + jax.random.normal(key)
+
+    args, configs = (3.0, jax.random.key(0)), [{"x": 1.0}, {"x": 2.0}]
+    result = sweep(train, configs, args=args, how="map", devices=jax.devices()[:devices])
+    assert result.trials[1].metrics["value"] - result.trials[0].metrics["value"] == pytest.approx(3, rel=1e-6)
+
+
 def test_as_many_threads_as_memory_is_there_for():
     def compiled(memory):
         def third_largest(numbers, state):
