@@ -75,8 +75,8 @@ def _as_it_is() -> None:
 def _setup_cpu() -> None:
     import jaxopt_core as jo
 
-    # A step by itself has no temporary arrays to keep, and of one heap, sets of 2^28 bytes lie as far apart
-    # as the processor's caches of addresses bear worst (README, what was tried).
+    # A step by itself has no temporary arrays to keep, and one heap puts some arrays where it is slower
+    # (README, what was tried).
     jo.setup_cpu(keep_memory=False)
 
 

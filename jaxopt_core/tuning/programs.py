@@ -142,9 +142,10 @@ class Lifted:
         order, counts = self._deal(slots, len(jax.tree.leaves(numbers)[0]))
         if self.calls > 1:
             args = jax.device_put(args, self.devices[0])  # once for all of them
+        leaves, structure = jax.tree.flatten((order, counts, numbers))
+        lanes = zip(*(np.split(leaf, self.calls) for leaf in leaves), strict=True)
         inputs = [
-            (*jax.tree.map(lambda x, i=i: np.split(x, self.calls)[i], (order, counts, numbers)), part, args)
-            for i, part in enumerate(state)
+            (*jax.tree.unflatten(structure, own), part, args) for own, part in zip(lanes, state, strict=True)
         ]
         leaves, structure = jax.tree.flatten(inputs[0])
         key = structure, tuple((each.shape, each.dtype) for each in map(jax.typeof, leaves))
@@ -178,7 +179,7 @@ class Lifted:
             shared = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves(inputs[4]))
             kept += (self.calls - 1) * max(kept - shared, 0)
             if kept + temporary <= self.memory:
-                return compiled, min(self.calls, (self.memory - kept) // max(temporary, 1))
+                return compiled, max(1, min(self.calls, (self.memory - kept) // max(temporary, 1)))
             if chunk == 1:
                 raise MemoryLimitError(
                     f"one trial at a time needs {(kept + temporary) / 2**20:.1f} MiB, with the states of "
