@@ -1,9 +1,8 @@
-"""Who is compared, and in which process each of them runs.
+"""Who is compared.
 
 To try an idea, add a row to ``CONTENDERS``: a name, a function that makes its :class:`Run`, and, where
-it needs a setting that holds for a whole process, the name of a row in ``PROCESSES``. Rows that share a
-process share its gradients too. ``torch`` and ``jax`` are imported inside the functions, because a
-process is set up first.
+it needs a setting that holds for a whole process, a function that makes it. Every contender has a process
+of its own. ``torch`` and ``jax`` are imported inside the functions, because a process is set up first.
 """
 
 from __future__ import annotations
@@ -14,9 +13,21 @@ from collections.abc import Callable, Mapping
 from benchmarks.harness import Run
 from benchmarks.parameter_sets import ParameterSet
 
-__all__ = ["CONTENDERS", "DEFAULT", "OPTIMIZERS", "PROCESSES", "Contender"]
+__all__ = ["CONTENDERS", "DEFAULT", "OPTIMIZERS", "Contender", "as_it_is"]
 
 OPTIMIZERS = {"sgd": "SGD, momentum 0.9", "adam": "Adam", "adamw": "AdamW", "adafactor": "Adafactor"}
+
+
+def as_it_is() -> None:
+    """Sets nothing up."""
+
+
+def _setup_cpu() -> None:
+    import jaxopt_core as jo
+
+    # A step by itself has no temporary arrays to keep, and one heap puts some arrays where it is slower
+    # (README, what was tried).
+    jo.setup_cpu(keep_memory=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Contender:
       name: in the tables and on the command line.
       make: ``(optimizer, parameters) -> Run``.
       peer: one of those that ours is measured against.
-      process: the row of ``PROCESSES`` that it runs in.
+      prepare: called in its process before JAX starts.
       lacks: optimizers that it does not have.
       differs: optimizer -> why its numbers are not PyTorch's; elsewhere they are compared.
     """
@@ -35,7 +46,7 @@ class Contender:
     name: str
     make: Callable[[str, ParameterSet], Run]
     peer: bool = False
-    process: str = "plain"
+    prepare: Callable[[], None] = as_it_is
     lacks: frozenset[str] = frozenset()
     differs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -68,21 +79,6 @@ def _ours(bucketed: bool = False) -> Callable[[str, ParameterSet], Run]:
     return make
 
 
-def _as_it_is() -> None:
-    pass
-
-
-def _setup_cpu() -> None:
-    import jaxopt_core as jo
-
-    # A step by itself has no temporary arrays to keep, and one heap puts some arrays where it is slower
-    # (README, what was tried).
-    jo.setup_cpu(keep_memory=False)
-
-
-# Name -> what is done in a new process before JAX starts.
-PROCESSES: dict[str, Callable[[], None]] = {"plain": _as_it_is, "setup_cpu": _setup_cpu}
-
 _OPTAX_DIFFERS = {
     "adafactor": "optax.adafactor factors the two largest axes of an array, PyTorch the last two, which for "
     "a convolution are the window's: less state, and other numbers. Its step size and its bounds are set "
@@ -104,11 +100,11 @@ CONTENDERS = {
         Contender("optax", _optax, peer=True, differs=_OPTAX_DIFFERS),
         Contender("ours", _ours(), differs=_OURS_DIFFERS),
         Contender("ours, bucketed", _ours(bucketed=True), lacks=_NOT_ELEMENTWISE),
-        Contender("ours, setup_cpu", _ours(), process="setup_cpu", differs=_OURS_DIFFERS),
+        Contender("ours, setup_cpu", _ours(), prepare=_setup_cpu, differs=_OURS_DIFFERS),
         Contender(
-            "ours, setup_cpu, bucketed", _ours(bucketed=True), process="setup_cpu", lacks=_NOT_ELEMENTWISE
+            "ours, setup_cpu, bucketed", _ours(bucketed=True), prepare=_setup_cpu, lacks=_NOT_ELEMENTWISE
         ),
-        Contender("optax, setup_cpu", _optax, process="setup_cpu", differs=_OPTAX_DIFFERS),
+        Contender("optax, setup_cpu", _optax, prepare=_setup_cpu, differs=_OPTAX_DIFFERS),
     )
 }
 DEFAULT = ("torch", "torch fused", "optax", "ours", "ours, setup_cpu", "ours, setup_cpu, bucketed")

@@ -39,18 +39,21 @@ def turn(run: Run, seconds: float, burst: int = 1) -> list[float]:
     Args:
       run: what is stepped.
       seconds: how long, at least; three times are taken in any case.
-      burst: steps started before waiting. One shows what a step costs that is waited for; more hide
-        the latency of an accelerator, as a training loop does.
+      burst: most steps started before waiting, as many as fit into a third of the turn. One shows what a step
+        costs that is waited for; more hide what starting it costs, as a training loop does.
 
     Returns:
       Seconds per step, one number for each burst.
     """
     settled = time.perf_counter() + min(seconds, _SETTLE_S)
-    run.step()
-    run.wait()
-    while time.perf_counter() < settled:
+    while True:
+        start = time.perf_counter()
         run.step()
         run.wait()
+        one = time.perf_counter() - start
+        if time.perf_counter() >= settled:
+            break
+    burst = max(1, min(burst, int(seconds / 3 / one)))
     times: list[float] = []
     gc.collect()
     gc.disable()

@@ -22,7 +22,7 @@ from benchmarks.contenders import CONTENDERS, DEFAULT, OPTIMIZERS
 from benchmarks.harness import interleave, summary
 from benchmarks.machine import slug
 from benchmarks.parameter_sets import SETS, ParameterSet, parameter_set, sample, value
-from benchmarks.workers import CHECKED_STEPS, Worker, available_cores, require_torch, start
+from benchmarks.workers import CHECKED_STEPS, Worker, available_cores, describe, require_torch, start
 
 __all__ = ["deviations", "main"]
 
@@ -33,19 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison; returns the exit status."""
     args = _parse(arguments)
     cases = [(optimizer, name) for optimizer in args.optimizers for name in args.sets]
-    machine: dict[str, Any] = {}
     passes: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    machine = describe(args.threads, args.quick)
+    print(f"{tables.machine_line(machine)}\n", flush=True)
+    _warn_if_busy(machine)
     for number in range(args.processes):
         workers = start(args.contenders, args.threads)
         try:
-            machine = machine or next(iter(workers.values()))("describe", args.quick)
-            if number == 0:
-                print(f"{tables.machine_line(machine)}\n", flush=True)
-                _warn_if_busy(machine)
             for optimizer, name in cases:
                 progress = f"pass {number + 1} of {args.processes}: {OPTIMIZERS[optimizer]}, {name}"
                 print(progress, file=sys.stderr, flush=True)
-                for contender, row in _measure(workers, optimizer, name, machine["backend"], args).items():
+                for contender, row in _measure(workers, optimizer, name, args).items():
                     passes.setdefault((optimizer, name, contender), []).append(row)
         finally:
             for worker in workers.values():
@@ -56,20 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(
-    workers: dict[str, Worker], optimizer: str, name: str, backend: str, args: argparse.Namespace
+    workers: dict[str, Worker], optimizer: str, name: str, args: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """One optimizer on one set, in processes that already run."""
     chosen = [c for c in args.contenders if optimizer not in CONTENDERS[c].lacks]
-    of = {c: workers[CONTENDERS[c].process] for c in chosen}
-    rows = {c: of[c]("make", c, optimizer, name, args.quick) for c in chosen}
+    rows = {c: workers[c]("make", c, optimizer, name, args.quick) for c in chosen}
     samples = {c: rows[c].pop("samples") for c in chosen}
     same = {c: samples[c] for c in chosen if optimizer not in CONTENDERS[c].differs}
     found = deviations(parameter_set(name, args.quick), same)
-    burst = args.burst or (10 if backend == "gpu" else 1)
-    turns = {c: functools.partial(of[c], "turn", c, args.seconds, burst) for c in chosen}
+    turns = {c: functools.partial(workers[c], "turn", args.seconds, args.burst) for c in chosen}
     medians = interleave(turns, args.rounds)
-    for worker in workers.values():
-        worker("clear")
+    for c in chosen:
+        workers[c]("clear")
     return {c: rows[c] | {"seconds": medians[c], "deviation": found.get(c)} for c in chosen}
 
 
@@ -163,12 +159,12 @@ def _print(results: list[dict[str, Any]], optimizers: Sequence[str]) -> None:
 def _finish(results: list[dict[str, Any]], machine: dict[str, Any], args: argparse.Namespace) -> int:
     """Writes the file, and says which contenders did not compute what the first one did."""
     now = datetime.datetime.now().astimezone()
-    settings = {name: getattr(args, name) for name in ("rounds", "processes", "seconds", "threads", "quick")}
+    names = ("rounds", "processes", "seconds", "burst", "threads", "quick")
     record = {
         "benchmark": "optimizer_step",
         "date": now.isoformat(timespec="seconds"),
         "machine": machine,
-        "settings": settings | {"burst": args.burst or (10 if machine["backend"] == "gpu" else 1)},
+        "settings": {name: getattr(args, name) for name in names},
         "results": results,
         "geometric_means": tables.ratios(results),
     }
@@ -214,7 +210,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--processes", type=int, default=3, help="passes, each in processes of its own")
     add("--rounds", type=int, default=5, help="turns of each contender in each pass")
     add("--seconds", type=float, default=0.25, help="length of a turn; at least three times are taken")
-    add("--burst", type=int, help="steps before waiting; 1 on a CPU and 10 on a GPU if not given")
+    add("--burst", type=int, default=10, help="most steps before waiting")
     add("--threads", type=int, default=available_cores(), help="cores that both frameworks may use")
     add(
         "--tolerance",

@@ -61,7 +61,6 @@ def _optimizer_steps(name: str, args: argparse.Namespace) -> list[dict[str, Any]
             runs = {kind: make(kind, parameters) for kind in ("bare", feature)}
             rows.append(_measured(side, name, feature, runs, args))
             del runs
-        _forget()
     return rows
 
 
@@ -92,13 +91,6 @@ def _measured(
     row = {"side": side, "set": name, "feature": feature, "ratio": ratio, "extra_state_bytes": extra}
     row["temporary_bytes"] = {kind: getattr(run, "temporary_bytes", None) for kind, run in runs.items()}
     return row | {"times": times}
-
-
-def _forget() -> None:
-    from benchmarks import with_jax, with_torch
-
-    with_jax.gradients.cache_clear()
-    with_torch.gradients.cache_clear()
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ import optax
 import jaxopt_core as jo
 from benchmarks.parameter_sets import ParameterSet, sample, value
 
-__all__ = ["JaxRun", "gradients", "optax_recipe", "our_recipe"]
+__all__ = ["JaxRun", "optax_recipe", "our_recipe"]
 
 
 class JaxRun:
@@ -47,10 +46,8 @@ class JaxRun:
 
         options = dict(compiler_options) if compiler_options else None
         self._step = jax.jit(step, donate_argnums=(0, 1), compiler_options=options)
-        self._grads = gradients(parameters)
-        self._params = {
-            leaf.path: jnp.array(value(leaf, i, gradient=False)) for i, leaf in enumerate(parameters.leaves)
-        }
+        self._grads = _arrays(parameters, gradient=True)
+        self._params = _arrays(parameters, gradient=False)
         self._state = jax.block_until_ready(transformation.init(self._params))
         self._last = parameters.leaves[-1].path
 
@@ -72,10 +69,10 @@ class JaxRun:
         return {path: sample(np.asarray(leaf)) for path, leaf in self._params.items()}
 
 
-@functools.cache
-def gradients(parameters: ParameterSet) -> dict[str, jax.Array]:
-    """The gradients, once for all contenders; ``gradients.cache_clear()`` frees them."""
-    return {leaf.path: jnp.array(value(leaf, i, gradient=True)) for i, leaf in enumerate(parameters.leaves)}
+def _arrays(parameters: ParameterSet, *, gradient: bool) -> dict[str, jax.Array]:
+    return {
+        leaf.path: jnp.array(value(leaf, i, gradient=gradient)) for i, leaf in enumerate(parameters.leaves)
+    }
 
 
 def optax_recipe(optimizer: str) -> optax.GradientTransformationExtraArgs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from jaxopt_core.extras import needs_extra
 with needs_extra("test"):
     import torch
 
-__all__ = ["TorchRun", "gradients"]
+__all__ = ["TorchRun"]
 
 _RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "sgd": ("SGD", {"lr": 1e-3, "momentum": 0.9}),
@@ -37,8 +36,8 @@ class TorchRun:
         self._tensors = [
             _tensor(leaf, i, gradient=False).requires_grad_() for i, leaf in enumerate(self._leaves)
         ]
-        for tensor, grad in zip(self._tensors, gradients(parameters), strict=True):
-            tensor.grad = grad
+        for i, (leaf, tensor) in enumerate(zip(self._leaves, self._tensors, strict=True)):
+            tensor.grad = _tensor(leaf, i, gradient=True)
         name, recipe = _RECIPES[optimizer]
         self._optimizer = getattr(torch.optim, name)(self._tensors, **recipe, **arguments)
         self._cuda = torch.cuda.is_available()
@@ -65,12 +64,6 @@ class TorchRun:
             leaf.path: sample(array if leaf.axes is None else array.transpose(np.argsort(leaf.axes)))
             for leaf, array in zip(self._leaves, arrays, strict=True)
         }
-
-
-@functools.cache
-def gradients(parameters: ParameterSet) -> list[torch.Tensor]:
-    """The gradients, once for all contenders; ``gradients.cache_clear()`` frees them."""
-    return [_tensor(leaf, i, gradient=True) for i, leaf in enumerate(parameters.leaves)]
 
 
 def _tensor(leaf: Leaf, index: int, *, gradient: bool) -> torch.Tensor:

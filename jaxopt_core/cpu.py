@@ -33,7 +33,7 @@ _MALLOC = {
 _SMALLEST = 16384  # elements worth it: what fits into the cache is not bound by memory
 
 
-def setup_cpu(*, one_pass: bool = True, keep_memory: bool = True, async_dispatch: bool = False) -> None:
+def setup_cpu(*, one_pass: bool = True, keep_memory: bool = True) -> None:
     """Sets JAX and XLA up for training on CPUs; call it before anything is computed.
 
     ``benchmarks/README.md`` says what each part gives. On a GPU or TPU none does anything worth having.
@@ -48,8 +48,6 @@ def setup_cpu(*, one_pass: bool = True, keep_memory: bool = True, async_dispatch
         next allocation. Otherwise a program's temporary arrays go back to the system after every step, and
         the system clears each of their pages anew in the next: a fifth of a small GPT's step. The process
         stays as large as it once was. Default True.
-      async_dispatch: leave JAX's asynchronous dispatch on, for a loop that prepares data in Python while a
-        step runs; it costs a small program more time than it runs for. Default False.
 
     Raises:
       RuntimeError: JAX has already started.
@@ -66,7 +64,6 @@ def setup_cpu(*, one_pass: bool = True, keep_memory: bool = True, async_dispatch
             "setup_cpu() must come before JAX starts: call it before the first array is made and before "
             "jax.devices(), or set XLA_FLAGS=--xla_backend_extra_options=" + _OPTION + " for the process."
         )
-    jax.config.update("jax_cpu_enable_async_dispatch", async_dispatch)
     if keep_memory:
         _keep_memory()
     if one_pass:

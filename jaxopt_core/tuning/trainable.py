@@ -125,7 +125,7 @@ def minibatch_trainable(
         state = state._replace(opt_state=with_hyperparams(state.opt_state, fresh.opt_state))
         first = state.step
 
-        def update(_: Any, carry: Any) -> Any:
+        def update(carry: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
             state, order = carry
             epoch = jax.lax.div(state.step, per_epoch)
             start = (state.step - epoch * per_epoch) * size
@@ -142,7 +142,8 @@ def minibatch_trainable(
         # The last part has what the division leaves over.
         each = updates // parts
         end = jnp.where(first // each >= parts - 1, updates, first + each)
-        state, _ = jax.lax.fori_loop(first, end, update, (state, jnp.arange(examples)))
+        begin = state, (jnp.arange(examples) if "seed" in config else ())
+        state, _ = jax.lax.while_loop(lambda carry: carry[0].step < end, update, begin)
         return state, dict(score_fn(state, valid))
 
     rng = np.random.default_rng(0)

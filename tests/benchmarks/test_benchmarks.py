@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -70,19 +71,30 @@ def test_contenders_take_turns():
     assert len({tuple(names) for names in rounds}) > 1
 
 
+class Counter:
+    def __init__(self, seconds=0.0):
+        self.seconds, self.steps, self.waits = seconds, 0, 0
+
+    def step(self):
+        time.sleep(self.seconds)
+        self.steps += 1
+
+    def wait(self):
+        self.waits += 1
+
+
 def test_a_turn_is_warmed_up_and_waits_for_every_burst():
-    class Counter:
-        steps = waits = 0
-
-        def step(self):
-            self.steps += 1
-
-        def wait(self):
-            self.waits += 1
-
     counter = Counter()
-    assert len(turn(counter, 0.0, burst=4)) == 3
-    assert (counter.steps, counter.waits) == (1 + 3 * 4, 1 + 3)
+    times = turn(counter, 0.05, burst=4)
+    warming = counter.waits - len(times)
+    assert warming >= 1
+    assert counter.steps == warming + 4 * len(times)
+
+
+def test_steps_that_fill_a_turn_are_waited_for_one_by_one():
+    counter = Counter(0.01)
+    assert len(turn(counter, 0.01, burst=4)) == 3
+    assert counter.steps == counter.waits
 
 
 @pytest.mark.parametrize(("change", "ratio"), [(0.0, 0.0), (0.5, 0.5), (np.nan, None), (np.inf, None)])
