@@ -6,6 +6,7 @@ prints JSON with the times of the steps and the losses of the first three.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -92,6 +93,7 @@ def main() -> None:
     kind, rank, port, steps, quick = sys.argv[1:]
     run = {"jax": _jax, "torch": _torch}[kind]
     result = run(int(rank), port, int(steps), quick == "True")
+    gc.collect()  # DDP's reference cycles keep Gloo's threads, which must end before the interpreter does
     if rank == "0":
         print(json.dumps(result))
 
