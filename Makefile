@@ -59,5 +59,5 @@ clean:  ## remove the virtual environments and everything that was built
 
 .venv-lint/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-lint
-	.venv-lint/bin/python -m pip install '.[train,lint]'
+	.venv-lint/bin/python -m pip install '.[data,interop,tune,lint]'
 	touch $@

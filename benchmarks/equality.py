@@ -22,6 +22,7 @@ import optax
 
 import jaxopt_core as jo
 from benchmarks.tables import markdown
+from benchmarks.with_jax import optax_recipe
 from tests import oracle
 from tests.equivalence import measure as measurement
 
@@ -38,8 +39,8 @@ OPTIMIZERS: dict[str, tuple[str, Any]] = {
     "rmsprop": ("RMSprop", lambda: optax.rmsprop(1e-2, decay=0.99, eps=1e-8)),
     "rprop": ("Rprop", lambda: optax.rprop(1e-2)),
     "asgd": ("ASGD", None),
-    "adafactor": ("Adafactor", lambda: optax.adafactor(1e-2)),
-    "muon": ("Muon", lambda: optax.contrib.muon(1e-3, weight_decay=0.1)),
+    "adafactor": ("Adafactor", lambda: optax_recipe("adafactor", np.float64)),
+    "muon": ("Muon", lambda: optax.contrib.muon(1e-3, weight_decay=0.1, eps=1e-7)),
     "sparse_adam": ("SparseAdam", None),
     "lbfgs": ("LBFGS", None),
 }

@@ -75,8 +75,8 @@ def _arrays(parameters: ParameterSet, *, gradient: bool) -> dict[str, jax.Array]
     }
 
 
-def optax_recipe(optimizer: str) -> optax.GradientTransformationExtraArgs:
-    """Optax's optimizer with PyTorch's arguments, as near as it has them."""
+def optax_recipe(optimizer: str, dtype: Any = jnp.float32) -> optax.GradientTransformationExtraArgs:
+    """Optax's optimizer with PyTorch's arguments, as near as it has them, for parameters of ``dtype``."""
     match optimizer:
         case "sgd":
             return optax.sgd(1e-3, momentum=0.9)
@@ -90,7 +90,7 @@ def optax_recipe(optimizer: str) -> optax.GradientTransformationExtraArgs:
             return optax.adafactor(
                 lambda count: jnp.minimum(1e-2, jax.lax.rsqrt(count + 1.0)),
                 min_dim_size_to_factor=1,
-                eps=float(jnp.finfo(jnp.float32).eps) ** 2,
+                eps=float(jnp.finfo(dtype).eps) ** 2,
             )
     raise ValueError(f"No recipe for {optimizer!r}")
 

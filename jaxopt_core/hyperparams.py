@@ -178,14 +178,14 @@ def _tuple(name: str, value: Any, length: int, optional: bool) -> Any:
         raise TypeError(f"{name} must be a tuple of exactly {length} values; got {value!r}.")
     if len(value) != length:
         raise ValueError(f"{name} must be a tuple of exactly {length} values; got {value!r}.")
-    return tuple(
-        None if optional and each is None else _number(f"{name}[{i}]", each) for i, each in enumerate(value)
-    )
+    return tuple(_number(f"{name}[{i}]", each, optional=optional) for i, each in enumerate(value))
 
 
-def _number(name: str, value: Any, changeable: bool = False) -> Any:
+def _number(name: str, value: Any, changeable: bool = False, optional: bool = False) -> Any:
     if isinstance(value, ByPath):
-        return value.map(lambda each: _number(name, each, changeable))
+        return value.map(lambda each: _number(name, each, changeable, optional))
+    if optional and value is None:
+        return None
     if callable(value):
         return value
     if isinstance(value, np.floating | np.integer | np.bool_):

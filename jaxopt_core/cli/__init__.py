@@ -207,7 +207,11 @@ def _help() -> str:
 
 def _train_help() -> str:
     lines = [f"  {name:<10} {_summary(kind)}" for name, kind in TASKS.items()]
-    return "usage: jaxopt-core train TASK [options]\n\n" + "\n".join(lines) + "\n"
+    return (
+        "usage: jaxopt-core train TASK [options]\n\n" + "\n".join(lines) + "\n\n"
+        "jaxopt-core train TASK --help lists the options of a task; for example\n\n"
+        "  jaxopt-core train digits --data path/to/mnist --optimizer sgd --lr 0.1 --out runs/sgd\n"
+    )
 
 
 def _summary(kind: type[TrainOptions]) -> str:

@@ -137,9 +137,9 @@ class Digits(TrainOptions):
     training works, not as an estimate.
     """
 
-    lr: float = 3e-3
+    lr: float = 1e-2
     epochs: int = 100
-    hidden: tuple[int, ...] = (512,)
+    hidden: tuple[int, ...] = (128,)
     eval_every: int | None = 110
 
 

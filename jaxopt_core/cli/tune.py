@@ -17,6 +17,8 @@ from jaxopt_core.extras import needs_extra
 
 __all__ = ["Tune", "main", "tune"]
 
+# They say what to do with a run, and are no part of what it is.
+_TRANSIENT = {"out", "config", "resume", "resume_step"}
 _DEFAULT_SPACE = {"lr": (1e-4, 1e-1), "weight_decay": (1e-4, 1.0)}
 
 
@@ -102,7 +104,6 @@ def tune(task: str, options: Tune) -> int:
 
     del optuna
     from jaxopt_core.tuning import SpaceError, StorageError, TrialsFailedError, study
-    from jaxopt_core.tuning.pictures import plot_study
     from jaxopt_core.tuning.recipes import recipe_trainable
 
     _check(options)
@@ -118,6 +119,8 @@ def tune(task: str, options: Tune) -> int:
     except ValueError as error:
         raise UsageError(str(error).partition("\n")[0]) from error
     metric = options.metric or "loss"
+    if options.metric is not None:
+        _check_metric(options.metric, trainable, space)
     direction: Any = "minimize" if metric in ("loss", "bits", "rmse", "cer") else "maximize"
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -141,7 +144,9 @@ def tune(task: str, options: Tune) -> int:
                 seed=options.seed,
                 timeout=options.timeout,
                 traced=(),
+                fingerprint=_fingerprint(task, default, space),
                 on_trial=progress.show,
+                on_other=progress.show,
             )
         except (StorageError, ValueError) as error:
             raise UsageError(str(error).partition("\n")[0]) from error
@@ -157,9 +162,7 @@ def tune(task: str, options: Tune) -> int:
     _print_table(found, console)
     write_config(options.out / "best.toml", task, dataclasses.replace(default, **best.config))
     _write_csv(found, options.out / "trials.csv")
-    pictures = plot_study(found, options.out)
-    if not pictures:
-        console.print("no pictures: fewer than two trials are complete; --pruner none lets all of them end")
+    pictures = _draw(found, options.out, console)
     written = ["best.toml", "trials.csv", *(p.name for p in pictures)]
     console.print(
         f"{len(found.trials)} trials, {found.programs} programs compiled in {found.compile_seconds:.1f} s, "
@@ -182,22 +185,22 @@ def _check(options: Tune) -> None:
 
 def _space(options: Tune, default: TrainOptions) -> Any:
     from jaxopt_core.recipes import OPTIMIZERS
-    from jaxopt_core.tuning import Choice, Float, Space
+    from jaxopt_core.tuning import Choice, Float, Integer, Space
 
     if options.space is None:
         return Space({name: Float(low, high, log=True) for name, (low, high) in _DEFAULT_SPACE.items()})
     space = Space.from_toml(options.space)
-    fields = {field.name for field in dataclasses.fields(default)} - {
-        "out",
-        "config",
-        "resume",
-        "resume_step",
-        "data",
-    }
-    where = f"--space: {options.space}"
     kinds = {field.name: str(field.type) for field in dataclasses.fields(default)}
+    where = f"--space: {options.space}"
     for name in (*space.dimensions, *space.constants):
-        choose(where, name, sorted(fields))
+        choose(where, name, sorted(kinds.keys() - _TRANSIENT - {"data"}))
+    # Whole bounds of an option that is a real number are no reason to try whole numbers only.
+    real = {
+        name: Float(float(each.low), float(each.high), each.log, each.when)
+        for name, each in space.dimensions.items()
+        if isinstance(each, Integer) and kinds[name].startswith("float")
+    }
+    space = Space({**space.constants, **space.dimensions, **real})
     tried = list(space.constants.items())
     for name, dimension in space.dimensions.items():
         ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
@@ -211,6 +214,34 @@ def _space(options: Tune, default: TrainOptions) -> Any:
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from error
     return space
+
+
+def _fingerprint(task: str, default: TrainOptions, space: Any) -> dict[str, Any]:
+    """What decides the results beside the space: the task, and its options that are not searched."""
+    left_out = _TRANSIENT | {"cache", "tensorboard", *space.dimensions, *space.constants}
+    fixed = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
+    return {"task": task} | {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in fixed.items()
+        if name not in left_out
+    }
+
+
+def _check_metric(metric: str, trainable: Any, space: Any) -> None:
+    """Raises UsageError if one trial, which is traced and not run, has no such metric."""
+    import jax
+    import numpy as np
+
+    config = space.sample(np.random.default_rng(0))
+
+    def measure(*args: Any) -> Any:
+        return trainable.advance(config, trainable.init(config, *args), *args)[1]
+
+    try:
+        metrics = jax.eval_shape(measure, *trainable.args)
+    except Exception:  # noqa: BLE001  # what is wrong with one configuration is for its own trial to say
+        return
+    choose("--metric", metric, metrics)
 
 
 class _Progress:
@@ -237,7 +268,7 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def show(self, trial: Any, trouble: str) -> None:
+    def show(self, trial: Any, trouble: str = "") -> None:
         """Moves on."""
         del trouble
         if trial.status == "complete":
@@ -246,6 +277,21 @@ class _Progress:
             f"best {self.metric} {self.sign * self.best:.4f}" if math.isfinite(self.best) else "no result yet"
         )
         self.bar.update(self.task, advance=1, text=text)
+
+
+def _draw(found: Any, folder: Path, console: Any) -> list[Path]:
+    from jaxopt_core.tuning.pictures import plot_study
+    from jaxopt_core.tuning.storage import Patience, StorageError
+
+    ask_once = Patience(0.0, lambda _: None)
+    try:
+        pictures = ask_once("no pictures", lambda: plot_study(found, folder))
+    except StorageError as error:  # everything else is known without it
+        console.print(str(error), style="yellow")
+        return []
+    if not pictures:
+        console.print("no pictures: fewer than two trials are complete; --pruner none lets all of them end")
+    return pictures
 
 
 def _print_table(found: Any, console: Any, most: int = 10) -> None:

@@ -57,7 +57,7 @@ def radam(
       ValueError: a number out of range, in PyTorch's words.
 
     Differences from ``optax.radam``: eps enters before the bias correction here, which is 3e-3 after 50
-    steps with an eps of 1e-3 and nothing at the default; ``rho`` is computed without cancellation.
+    steps with an eps of 1e-3 and 4e-8 at the default; ``rho`` is computed without cancellation.
 
     Example:
       >>> import jax.numpy as jnp, jaxopt_core as jo

@@ -58,8 +58,10 @@ def rmsprop(
     Raises:
       ValueError: a number out of range, in PyTorch's words.
 
-    Differences from ``optax.rmsprop``: that decays by 0.9 and has eps inside the root by default (1e-3
-    after 50 steps), and multiplies the momentum buffer by the rates of its own steps.
+    Differences from ``optax.rmsprop``: that decays by 0.9 and has eps inside the root by default, which is
+    0.44 after 50 steps of random gradients, 0.03 with the same decay; and it multiplies the momentum buffer
+    by the rates of its own steps, which is nothing at a constant rate, and 2 where the rate falls by a
+    tenth at every step.
 
     Example:
       >>> import jax.numpy as jnp, jaxopt_core as jo

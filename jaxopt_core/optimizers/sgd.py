@@ -77,6 +77,7 @@ def sgd(
     require_non_negative(lr, "Invalid learning rate: {}")
     require_non_negative(momentum, "Invalid momentum value: {}")
     require_non_negative(weight_decay, "Invalid weight_decay value: {}")
+    # As PyTorch does not check its groups: one without momentum is plain SGD.
     if not any(isinstance(value, ByPath) for value in (momentum, dampening, nesterov)):
         _check_nesterov(nesterov, momentum, dampening)
     may_start_late = not isinstance(momentum, int | float) and not is_zero(dampening)
@@ -93,7 +94,6 @@ def _check_nesterov(nesterov: bool, momentum: Any, dampening: Any) -> None:
 
 
 def _init(param: jax.Array, h: Values) -> Slots:
-    _check_nesterov(h.nesterov, h.momentum, h.dampening)
     if is_zero(h.momentum):
         return {}
     slots = {"momentum_buffer": zeros_like(param)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import sparse
 
 from jaxopt_core.checks import require, require_betas
@@ -84,7 +85,8 @@ def sparse_rows(ids: jax.Array, rows: jax.Array, num_rows: int) -> sparse.BCOO:
     """The gradient of an embedding table out of the gradients of the rows that were looked up.
 
     Args:
-      ids: integer array of any shape, the rows that were looked up; repeated ones are summed later.
+      ids: integer array of any shape, the rows that were looked up, negative ones counted from the end as in
+        indexing; repeated ones are summed later.
       rows: array of shape ``ids.shape + (dim,)``, the gradient of each looked-up row.
       num_rows: how many rows the table has.
 
@@ -111,6 +113,10 @@ def sparse_rows(ids: jax.Array, rows: jax.Array, num_rows: int) -> sparse.BCOO:
             f"sparse_rows: expected rows of shape ids.shape + (dim,) = {(*ids.shape, 'dim')}; "
             f"got {rows.shape}."
         )
+    if jnp.issubdtype(ids.dtype, jnp.signedinteger):
+        # As in indexing; a row that goes by two names would not be summed.
+        ids = ids.astype(np.promote_types(ids.dtype, np.int32))
+        ids = jnp.where(ids < 0, ids + num_rows, ids)
     dim = rows.shape[-1]
     return sparse.BCOO((rows.reshape(-1, dim), ids.reshape(-1, 1)), shape=(num_rows, dim))
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import collections
-import re
 import statistics
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
-
-import numpy as np
 
 from jaxopt_core.profiling.hlo import Program
 from jaxopt_core.profiling.machine import bfloat16_gain, peak_bandwidth, peak_flops
@@ -26,9 +23,7 @@ WAITED_SHARE = 0.05
 TINY_S, TINY_COUNT, TINY_SHARE = 5e-6, 100, 0.5
 PRODUCT_SHARE, BFLOAT16_GAIN = 0.3, 1.3
 ROOF_SHARE, MEMORY_SHARE = 0.4, 0.5
-
-_SHAPE = re.compile(r"\b(\w+)\[([\d,]*)\]")
-_BYTES = {"f64": 8, "f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "s8": 1, "u8": 1, "pred": 1, "s64": 8}
+PEAK_SHARE, PROGRAM_SHARE = 0.7, 0.5
 
 
 class Advice(NamedTuple):
@@ -36,7 +31,8 @@ class Advice(NamedTuple):
 
     Attributes:
       cause: its name: ``"input-bound"``, ``"recompiling"``, ``"host-bound"``, ``"synchronising"``,
-        ``"float32"``, ``"memory-bound"``, ``"donation"``, ``"tiny kernels"`` or ``"padding"``.
+        ``"float32"``, ``"memory-bound"``, ``"compute-bound"``, ``"donation"``, ``"tiny kernels"`` or
+        ``"padding"``.
       evidence: what was measured.
       gain: an estimate of what a change would save.
       change: what to do.
@@ -67,14 +63,13 @@ def advise(profile: Profile) -> list[Advice]:
         _donation,
         _float32,
         _memory_bound,
+        _compute_bound,
     ]
     return [advice for rule in rules for advice in rule(profile)]
 
 
 def _compile_seconds(profile: Profile) -> float:
-    recorded = profile.step_seconds
-    first = len(recorded["wait"]) + len(recorded["warmup"])
-    return sum(c.seconds for c in profile.compilations if c.step >= first)
+    return sum(c.seconds for c in profile.compilations if c.step in profile.recorded)
 
 
 def _input_bound(profile: Profile) -> Iterator[Advice]:
@@ -98,10 +93,12 @@ def _recompiling(profile: Profile) -> Iterator[Advice]:
         # Once is the first use, in the second step perhaps; a new shape or dtype is a second one.
         if len(of_name) < 2 or not any(event.step > 0 for event in of_name):
             continue
-        if name.removeprefix("jit(").rstrip(")") in _HELPERS:
+        function = name.removeprefix("jit(").removesuffix(")")
+        if function in _HELPERS:
             continue
         seconds = sum(c.seconds for c in later if c.name == name)
-        why = "; ".join(dict.fromkeys(profile.explanations[:3])) or "JAX does not say why"
+        reasons = dict.fromkeys(profile.explanations.get(function, []))
+        why = "; ".join(list(reasons)[:3]) or "JAX does not say why"
         yield Advice(
             "recompiling",
             f"{name} was compiled {len(of_name)} times, {count} of them after the first step; {why}",
@@ -121,8 +118,7 @@ _HELPERS = (
 
 
 def _synchronising(profile: Profile) -> Iterator[Advice]:
-    # One wait is the recorder's own.
-    waits = max(0, len(profile.trace.host_waits) - 3)
+    waits = len(profile.trace.host_waits)
     waited = sum(seconds for _, seconds in profile.trace.host_waits)
     if waits / profile.steps >= SYNCS_PER_STEP and waited > WAITED_SHARE * profile.wall:
         yield Advice(
@@ -182,60 +178,28 @@ def _donation(profile: Profile) -> Iterator[Advice]:
                 f"{program.name} returns {missed / 2**20:.1f} MiB in the shapes of arguments, and may not "
                 "write over them",
                 f"{missed / 2**20:.1f} MiB of memory, and the time to write to new pages",
-                "jax.jit(step, donate_argnums=0) for the state, if the old one is not used again",
+                "jax.jit(step, donate_argnums=0) for the state, if the old one is not used again; in fit, "
+                "check_finite=()",
             )
 
 
 def _undonated(program: Program) -> int:
-    """Bytes of results that have the shape of an argument, and are not written over it."""
-    layout = re.search(r"entry_computation_layout=\{\((.*)\)->(.*?)\}(?:,|$)", program.header)
-    if layout is None:
-        return 0
-    arguments, results = (collections.Counter(_SHAPE.findall(part)) for part in layout.groups())
-    both = arguments & results
-    return max(0, sum(_size(*s) * n for s, n in both.items()) - int(program.memory.alias_size_in_bytes))
-
-
-def _size(dtype: str, dims: str) -> int:
-    return _BYTES.get(dtype, 4) * int(np.prod([int(d) for d in dims.split(",") if d], dtype=np.int64))
-
-
-def _products(profile: Profile) -> list[tuple[float, tuple[int, int, int]]]:
-    """Seconds and dimensions ``(m, k, n)`` of every float32 matrix product that ran."""
-    found = []
-    for operation, seconds, _ in profile.operations():
-        if operation.kind == "dot" and (dims := _dimensions(operation.text)):
-            found.append((seconds, dims))
-    return found
-
-
-def _dimensions(text: str) -> tuple[int, int, int] | None:
-    line = next((line for line in text.splitlines() if re.search(r" dot\(", line)), "")
-    result = re.search(r"= f32\[([\d,]*)\]", line)
-    names = re.search(
-        r" dot\(%?([\w.-]+)(?:, |,)%?([\w.-]+)", re.sub(r"\w+\[[\d,]*\](\{[\d,]*\})? ", "", line)
-    )
-    contracted = re.search(r"lhs_contracting_dims=\{(\d+)", line)
-    if not (result and names and contracted):
-        return None
-    left = re.search(rf"%?{re.escape(names[1])} = f32\[([\d,]*)\]", text) or re.search(
-        r"dot\(f32\[([\d,]*)\]", line
-    )
-    shape = [int(d) for d in result[1].split(",") if d]
-    if left is None or len(shape) < 2:
-        return None
-    k = [int(d) for d in left[1].split(",")][int(contracted[1])]
-    return int(np.prod(shape[:-1])), k, shape[-1]
+    """Bytes of results that have the shape of an argument, while neither is written over the other."""
+    free = [each for each in program.buffers if not each.reused]
+    arguments = collections.Counter(each.array for each in free if each.role == "argument")
+    results = collections.Counter(each.array for each in free if each.role == "result")
+    return sum(array.bytes * n for array, n in (arguments & results).items())
 
 
 def _float32(profile: Profile) -> Iterator[Advice]:
-    products, whole = _products(profile), sum(seconds for _, seconds, _ in profile.operations())
-    seconds = sum(each for each, _ in products)
-    if not products or seconds < PRODUCT_SHARE * whole:
+    total: dict[tuple[int, int, int], float] = {}
+    for operation, seconds, _ in profile.operations():
+        if operation.product and operation.product.dtype == "f32":
+            dims = operation.product.dims
+            total[dims] = total.get(dims, 0.0) + seconds
+    seconds, whole = sum(total.values()), sum(seconds for _, seconds, _ in profile.operations())
+    if not total or seconds < PRODUCT_SHARE * whole:
         return
-    total: collections.Counter[tuple[int, int, int]] = collections.Counter()
-    for each, dims in products:
-        total[dims] += each  # type: ignore[assignment]
     dims = max(total, key=lambda key: total[key])
     gain = bfloat16_gain(*dims)
     if gain > BFLOAT16_GAIN:
@@ -249,21 +213,50 @@ def _float32(profile: Profile) -> Iterator[Advice]:
 
 
 def _memory_bound(profile: Profile) -> Iterator[Advice]:
-    runs = collections.Counter(event.program for event in profile.trace.events)
     for program in profile.ran():
-        of = [(op, s) for op, s, name in profile.operations() if name in program.operations]
+        of = [(op, s) for op, s, name in profile.operations() if program.operations.get(name) is op]
         whole = sum(seconds for _, seconds in of)
         streaming = sum(seconds for op, seconds in of if op.kind not in ("dot", "convolution", "custom-call"))
-        if not runs[program.name] or not whole or streaming / whole < MEMORY_SHARE or program.bytes < 1 << 22:
+        # The bytes of one pass, for what is less lies in a cache.
+        if not whole or streaming / whole < MEMORY_SHARE or program.bytes < 1 << 22:
             continue
-        rate = profile.steps * program.bytes / max(profile.trace.busy_seconds(), 1e-9)
-        ridge = peak_flops() / peak_bandwidth()
-        if program.flops / program.bytes < ridge and rate > ROOF_SHARE * peak_bandwidth():
+        cost = profile.cost(program)
+        rate, intensity = cost.runs * cost.bytes / cost.seconds, cost.flops / cost.bytes
+        ridge = peak_flops("float32") / peak_bandwidth()
+        if intensity < ridge and rate > ROOF_SHARE * peak_bandwidth():
             yield Advice(
                 "memory-bound",
-                f"{program.name} does {program.flops / program.bytes:.1f} operations a byte, where this "
-                f"machine could do {ridge:.0f}, and moves {rate / 1e9:.1f} of the "
-                f"{peak_bandwidth() / 1e9:.1f} GB/s that a copy reaches",
+                f"{program.name} does {intensity:.1f} operations a byte, where this machine could do "
+                f"{ridge:.0f}, and moves {rate / 1e9:.1f} of the {peak_bandwidth() / 1e9:.1f} GB/s that a "
+                "pass over a large array reaches",
                 "none from faster arithmetic; half the bytes are half the time (a hint: caches are not seen)",
                 "bfloat16 for what is large, larger batches where weights are read once a step, fewer passes",
             )
+
+
+def _compute_bound(profile: Profile) -> Iterator[Advice]:
+    for program in profile.ran():
+        cost = profile.cost(program)
+        if cost.seconds < PROGRAM_SHARE * profile.wall or not cost.bytes:
+            continue
+        dtype = _dtype_of_products(program)
+        rate, peak = cost.runs * cost.flops / cost.seconds, peak_flops(dtype)
+        if rate > PEAK_SHARE * peak:
+            yield Advice(
+                "compute-bound",
+                f"{program.name} does {rate / 1e9:.1f} GFLOP/s, and a large {dtype} product on this machine "
+                f"{peak / 1e9:.1f}; it does {cost.flops / cost.bytes:.1f} operations a byte",
+                "none from the loop, which keeps the arithmetic busy; half the operations are half the time",
+                "jaxopt_core.precision.autocast(loss_fn, 'bfloat16') where it pays, a smaller model, or none",
+            )
+
+
+def _dtype_of_products(program: Program) -> str:
+    work: collections.Counter[str] = collections.Counter()
+    for operation in program.operations.values():
+        if operation.product:
+            work[operation.product.dtype] += operation.flops
+    return _DTYPES.get(max(work, key=lambda dtype: work[dtype], default="f32"), "float32")
+
+
+_DTYPES = {"bf16": "bfloat16", "f16": "float16"}

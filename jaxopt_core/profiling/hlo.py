@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, NamedTuple
 
 import jax
 
-__all__ = ["Operation", "Program", "live_programs", "parse"]
+from jaxopt_core.profiling.buffers import Buffer, arrays, read_buffers
+
+__all__ = ["Operation", "Product", "Program", "live_programs", "parse"]
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\(")
 _CALLS = re.compile(r"(?:calls|to_apply|body)=%?([\w.-]+)")
 _NAME = re.compile(r'op_name="([^"]*)"')
+_LEFT = re.compile(r" dot\((?:\w+\[[\d,]*\](?:\{[^}]*\})? )?%?([\w.-]+)")
+_KERNEL = re.compile(r" convolution\((?:[^()]*[ ,])?%?([\w.-]+)\)")
 _FRAME = re.compile(r"stack_frame_id=(\d+)")
 _COMPILED = re.compile(r"p?jit\([^()/]*\)")
 _TRANSFORM = re.compile(r"\b(?:jvp|transpose|vmap|checkpoint|rematted_computation|custom_vjp)\(")
@@ -19,6 +24,13 @@ _OPTIMIZER = re.compile(r"jaxopt_core/(optimizers|leaf|leafwise|gradients|averag
 _CONTROL = ("while", "body", "cond", "closed_call", "branch", "scan", "checkpoint")
 CONTAINERS = ("while", "call", "conditional", "async-start", "async-done")
 """Operations whose time is that of the operations inside."""
+
+
+class Product(NamedTuple):
+    """A matrix product: the dtype of its left factor, and its dimensions ``(m, k, n)``, batches in ``m``."""
+
+    dtype: str
+    dims: tuple[int, int, int]
 
 
 class Operation(NamedTuple):
@@ -30,7 +42,10 @@ class Operation(NamedTuple):
       scope: named scopes around it, ``a/b``; empty where there are none.
       phase: ``forward``, ``backward``, ``optimizer`` or ``other``.
       source: ``file:line`` of the Python that made it.
-      text: the instruction, with those of a fusion's inside.
+      product: the matrix product that it does, or None.
+      flops: roughly; XLA counts better, but only whole programs.
+      bytes: of the result.
+      entry: whether it runs once a run of the program, and is in no loop or branch.
     """
 
     kind: str
@@ -38,7 +53,10 @@ class Operation(NamedTuple):
     scope: str
     phase: str
     source: str
-    text: str
+    product: Product | None = None
+    flops: int = 0
+    bytes: int = 0
+    entry: bool = False
 
 
 class Program(NamedTuple):
@@ -47,10 +65,10 @@ class Program(NamedTuple):
     Attributes:
       name: of its module, ``jit_step``.
       operations: name -> operation.
-      flops: of one run, as XLA counts them.
-      bytes: that one run reads and writes, as XLA counts them; what lies in a cache is counted too.
+      flops: as XLA counts them: the body of a loop once, for it does not know how often it will run.
+      bytes: read and written, counted in the same way; what lies in a cache is counted too.
       memory: XLA's sizes of arguments, results, temporaries and aliases.
-      header: the first line of the text: shapes of arguments and results, and what is aliased.
+      buffers: arguments and results.
     """
 
     name: str
@@ -58,7 +76,7 @@ class Program(NamedTuple):
     flops: float
     bytes: float
     memory: Any
-    header: str
+    buffers: list[Buffer]
 
 
 def live_programs() -> list[Program]:
@@ -70,7 +88,6 @@ def live_programs() -> list[Program]:
         cost = executable.cost_analysis()
         cost = cost[0] if isinstance(cost, list) else cost
         memory = executable.get_compiled_memory_stats()
-        header = text.partition("\n")[0]
         found.append(
             Program(
                 module.name,
@@ -78,7 +95,7 @@ def live_programs() -> list[Program]:
                 cost.get("flops", 0.0),
                 cost.get("bytes accessed", 0.0),
                 memory,
-                header,
+                read_buffers(text),
             )
         )
     return found
@@ -88,15 +105,18 @@ def parse(text: str) -> dict[str, Operation]:
     """The operations in the text of an optimized HLO module."""
     sources = _Sources(text)
     lines: dict[str, list[str]] = {}
-    inside = ""
+    shapes: dict[str, str] = {}
+    inside = entry = ""
     for line in text.splitlines():
         if line.endswith("{") and "(" in line and "->" in line:
             inside = line.strip().removeprefix("ENTRY ").lstrip("%").split(" ", 1)[0]
+            entry = inside if line.startswith("ENTRY ") else entry
             lines[inside] = []
-        elif inside and _INSTRUCTION.match(line):
+        elif inside and (match := _INSTRUCTION.match(line)):
             lines[inside].append(line)
+            shapes[match[1]] = match[2]
     found = {}
-    for body in lines.values():
+    for computation, body in lines.items():
         for line in body:
             match = _INSTRUCTION.match(line)
             if match is None:
@@ -104,7 +124,13 @@ def parse(text: str) -> dict[str, Operation]:
             name, shape, kind = match.groups()
             called = _CALLS.search(line)
             inner = lines.get(called[1], []) if called and kind not in CONTAINERS else []
-            found[name] = _operation(kind, shape, line, inner, sources)
+            operation = _operation(kind, shape, line, inner, sources)
+            found[name] = operation._replace(
+                product=next((each for x in [line, *inner] if (each := _product(x, shapes))), None),
+                flops=sum(_flops(each, shapes) for each in inner or [line]),
+                bytes=sum(each.bytes for each in arrays(shape)),
+                entry=computation == entry,
+            )
     return found
 
 
@@ -116,9 +142,35 @@ def _operation(kind: str, shape: str, line: str, inner: list[str], sources: _Sou
     kinds = [match[3] for each in inner if (match := _INSTRUCTION.match(each))]
     telling = next((k for k in kinds if k in ("dot", "convolution", "custom-call", "sort", "reduce")), kind)
     source, stack = sources.line(frame), sources.stack(frame)
-    return Operation(
-        telling, shape, _scope(op_name), _phase(op_name, stack), source, "\n".join([line, *inner])
-    )
+    return Operation(telling, shape, _scope(op_name), _phase(op_name, stack), source)
+
+
+def _product(line: str, shapes: dict[str, str]) -> Product | None:
+    if " dot(" not in line:
+        return None
+    instruction, left = _INSTRUCTION.match(line), _LEFT.search(line)
+    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line)
+    if not (instruction and left and contracted and left[1] in shapes):
+        return None
+    factor, result = arrays(shapes[left[1]])[0], arrays(instruction[2])[0].shape
+    k = math.prod(factor.shape[int(axis)] for axis in contracted[1].split(",") if axis)
+    n = result[-1] if len(result) > 1 else 1
+    return Product(factor.dtype, (math.prod(result) // max(n, 1), k, n))
+
+
+def _flops(line: str, shapes: dict[str, str]) -> int:
+    """Those of products and convolutions, and one for each element of what else is computed."""
+    if product := _product(line, shapes):
+        return 2 * math.prod(product.dims)
+    instruction, kernel = _INSTRUCTION.match(line), _KERNEL.search(line)
+    if instruction is None or instruction[3] in ("parameter", "constant"):
+        return 0
+    elements = sum(math.prod(each.shape) for each in arrays(instruction[2]))
+    labels = re.search(r"dim_labels=\w+_(\w+)->", line)
+    if not (kernel and labels and kernel[1] in shapes):
+        return elements
+    weights = arrays(shapes[kernel[1]])[0].shape
+    return 2 * elements * math.prod(weights) // max(weights[labels[1].index("o")], 1)
 
 
 def _scope(op_name: str) -> str:

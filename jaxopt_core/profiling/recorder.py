@@ -17,8 +17,9 @@ import numpy as np
 
 from jaxopt_core.profiling.hlo import live_programs
 from jaxopt_core.profiling.report import Profile
-from jaxopt_core.profiling.schedule import Schedule
+from jaxopt_core.profiling.schedule import Phase, Schedule
 from jaxopt_core.profiling.trace import Trace, read_trace
+from jaxopt_core.training.dispatch import OWN_WAIT
 
 __all__ = ["Compilation", "Recorder", "profile"]
 
@@ -41,15 +42,15 @@ class Recorder:
         schedule.check()
         self.schedule, self.folder = schedule, folder
         self.compilations: list[Compilation] = []
-        self.explanations: list[str] = []
+        self.explanations: dict[str, list[str]] = {}
         self.waits: dict[int, float] = {}
-        self.seconds: dict[str, list[float]] = {"wait": [], "warmup": [], "active": []}
         self.padded: list[float] = []
-        self._step, self._last = 0, time.perf_counter()
+        self._step = 0
         self._active_steps: list[int] = []
         self._recording = False
+        self._phase_began = time.perf_counter()
         self._wall = 0.0
-        self._began = 0.0
+        self._warmups: list[float] = []
         self._result: Any = None
         self._trace: Trace | None = None
 
@@ -65,42 +66,50 @@ class Recorder:
             self.waits[self._step] = self.waits.get(self._step, 0.0) + time.perf_counter() - start
             mask = batch.get("mask") if isinstance(batch, dict) else None
             if mask is not None and self.schedule.phase(self._step) != "done":
-                self.padded.append(1 - float(np.mean(np.asarray(mask))))
+                with jax.profiler.TraceAnnotation(OWN_WAIT):
+                    self.padded.append(1 - float(np.mean(np.asarray(mask))))
             yield batch
 
     def step(self, result: Any = None) -> None:
-        """Ends a step; ``result`` is what it computed, waited for only where recording begins and ends."""
+        """Ends a step; ``result`` is what it computed, waited for only where a phase begins or ends."""
         self._result = result
         phase = self.schedule.phase(self._step)
         following = self.schedule.phase(self._step + 1)
-        if phase != following and phase != "done":
-            jax.block_until_ready(result)  # so that a phase has its own steps' time and no other's
-        now = time.perf_counter()
-        if phase != "done":
-            self.seconds[phase].append(now - self._last)
         if phase == "active":
             self._active_steps.append(self._step)
-        if self._recording and following != "active":
-            self._stop()
-        elif following == "active" and not self._recording:
-            self._start()
         self._step += 1
-        self._last = time.perf_counter()
+        if phase != following:
+            self._next_phase(phase, following)
+
+    def _next_phase(self, phase: Phase, following: Phase) -> None:
+        self._wait()  # so that a phase has its own steps' time and no other's
+        if phase == "warmup":
+            self._warmups.append((time.perf_counter() - self._phase_began) / self.schedule.warmup)
+        elif phase == "active":
+            self._stop()
+        self._phase_began = time.perf_counter()
+        if following == "active":
+            self._start()
+
+    def _wait(self) -> None:
+        with jax.profiler.TraceAnnotation(OWN_WAIT):
+            jax.block_until_ready(self._result)
 
     def _start(self) -> None:
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0
         jax.profiler.start_trace(str(self.folder), profiler_options=options)
-        self._recording, self._began = True, time.perf_counter()
+        self._recording, self._phase_began = True, time.perf_counter()
 
     def _stop(self) -> None:
-        jax.block_until_ready(self._result)
-        self._wall += time.perf_counter() - self._began
+        self._wait()
+        self._wall += time.perf_counter() - self._phase_began
         jax.profiler.stop_trace()
         self._recording = False
         trace = read_trace(self.folder)
         if self._trace is not None:
-            trace = Trace(self._trace.events + trace.events, self._trace.host_waits + trace.host_waits)
+            events, waits = self._trace.events + trace.events, self._trace.host_waits + trace.host_waits
+            trace = Trace(events, waits, trace.devices)
         self._trace = trace
 
     @property
@@ -110,7 +119,7 @@ class Recorder:
         Raises:
           RuntimeError: the loop ended before a step was recorded.
         """
-        if self._trace is None:
+        if self._trace is None or not self._active_steps:
             needed = self.schedule.wait + self.schedule.warmup + 1
             raise RuntimeError(
                 f"nothing was recorded: the loop made {self._step} steps and recording begins with the "
@@ -119,10 +128,10 @@ class Recorder:
         return Profile(
             trace=self._trace,
             programs=live_programs(),
-            steps=len(self._active_steps),
+            recorded=self._active_steps,
             wall=self._wall,
+            warmup=float(np.mean(self._warmups)) if self._warmups else None,
             waiting=sum(self.waits.get(step, 0.0) for step in self._active_steps),
-            step_seconds=self.seconds,
             compilations=self.compilations,
             explanations=self.explanations,
             padded=float(np.mean(self.padded)) if self.padded else 0.0,
@@ -134,8 +143,8 @@ class Recorder:
 def profile(schedule: Schedule | None = None, folder: str | Path | None = None) -> Iterator[Recorder]:
     """Records some steps of a loop, as ``torch.profiler.profile`` does.
 
-    Outside of the steps that the schedule names nothing is recorded; a call of ``step`` then costs a
-    microsecond. After the ``with`` block, ``recorder.result`` has tables, pictures and advice.
+    Outside of the steps that the schedule names nothing is recorded, nor waited for. After the ``with``
+    block, ``recorder.result`` has tables, pictures and advice.
 
     Args:
       schedule: Default: ``Schedule()``: one step to compile, three to warm up, five recorded.
@@ -178,7 +187,8 @@ def _watching_compilations(recorder: Recorder) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             text = record.getMessage()
             if "CACHE MISS" in text and recorder._step > 0:
-                recorder.explanations += re.findall(r"\* (at .*)", text)
+                function = match[1] if (match := re.search(r"^  for (\S+)", text, re.MULTILINE)) else "?"
+                recorder.explanations.setdefault(function, []).extend(re.findall(r"\* (at .*)", text))
 
     logger, handler, before = (
         logging.getLogger("jax"),

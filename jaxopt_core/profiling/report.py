@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from jaxopt_core.profiling.buffers import Buffer
+from jaxopt_core.profiling.cost import Cost, cost
 from jaxopt_core.profiling.hlo import CONTAINERS, Operation, Program
 from jaxopt_core.profiling.trace import Trace
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["By", "Profile", "Row"]
 
 By = Literal["operation", "scope", "phase", "source"]
-_UNKNOWN = Operation("?", "", "", "other", "", "")
+_UNKNOWN = Operation("?", "", "", "other", "")
+LARGEST = 5
 _COLUMNS = ("name", "calls", "total", "average", "share", "scope", "source")
 
 
@@ -39,36 +41,36 @@ class Profile:
     Attributes:
       trace: what ran, and when.
       programs: what is compiled.
-      steps: how many were recorded.
+      recorded: numbers of the steps that were recorded, from 0.
       wall: seconds that they took.
-      waiting: seconds of these in which the loop waited for data.
-      step_seconds: phase of the schedule -> seconds of each step.
+      warmup: seconds of one step that was not recorded, or None without a warm-up.
+      waiting: seconds of the recorded steps in which the loop waited for data.
       compilations: since recording was entered, those before the first recorded step included.
-      explanations: what changed when a program was compiled again, in JAX's words.
+      explanations: function -> what changed when it was compiled again, in JAX's words.
       padded: share of the examples that only fill up batches.
       folder: with XLA's own recording.
     """
 
     trace: Trace
     programs: list[Program]
-    steps: int
+    recorded: list[int]
     wall: float
+    warmup: float | None
     waiting: float
-    step_seconds: dict[str, list[float]]
     compilations: list[Compilation]
-    explanations: list[str]
+    explanations: dict[str, list[str]]
     padded: float
     folder: Path
 
     @property
-    def overhead(self) -> float:
-        """Median recorded step over median step of the warm-up, minus 1; NaN without a warm-up."""
-        if not self.step_seconds["warmup"] or not self.step_seconds["active"]:
-            return float("nan")
-        return (
-            statistics.median(self.step_seconds["active"]) / statistics.median(self.step_seconds["warmup"])
-            - 1
-        )
+    def steps(self) -> int:
+        """How many were recorded."""
+        return len(self.recorded)
+
+    @property
+    def overhead(self) -> float | None:
+        """Time of a recorded step over that of one in the warm-up, minus 1; None without a warm-up."""
+        return None if self.warmup is None else self.wall / self.steps / self.warmup - 1
 
     def operations(self) -> list[tuple[Operation, float, str]]:
         """Every recorded run: the operation, its seconds, its name; what only contains others is left out."""
@@ -128,25 +130,39 @@ class Profile:
                 found[program.name] = program
         return list(found.values())
 
+    def cost(self, program: Program) -> Cost:
+        """What a program computed in a run; its loops count as often as they ran."""
+        return cost(program, self.trace)
+
     def memory(self) -> dict[str, int]:
-        """Bytes of the largest program that ran, by buffer, and the device's high-water mark if known."""
+        """Bytes of the largest program that ran, by use, and the device's high-water mark.
+
+        A device that does not know its mark, such as a CPU, gets an estimate, named so: arguments, results
+        and temporaries of that program, less what is reused.
+        """
         import jax
 
-        sizes: dict[str, int] = {}
-        for program in self.ran():
-            of: Any = program.memory
-            found = {
-                "arguments": of.argument_size_in_bytes,
-                "results": of.output_size_in_bytes,
-                "temporaries": of.temp_size_in_bytes,
-                "reused arguments": of.alias_size_in_bytes,
-            }
-            if sum(found.values()) > sum(sizes.values()):
-                sizes = found
         stats = jax.local_devices()[0].memory_stats() or {}
-        return sizes | (
-            {"high-water mark": stats["peak_bytes_in_use"]} if "peak_bytes_in_use" in stats else {}
-        )
+        measured = {"high-water mark": stats["peak_bytes_in_use"]} if "peak_bytes_in_use" in stats else {}
+        program = self._largest()
+        if program is None:
+            return measured
+        sizes = _sizes(program)
+        *held, reused = sizes.values()
+        return sizes | (measured or {"high-water mark (estimate)": sum(held) - reused})
+
+    def buffers(self) -> list[Buffer]:
+        """Arguments and results of the largest program that ran, the largest first.
+
+        A result that is written over an argument has none of its own.
+        """
+        program = self._largest()
+        found = program.buffers if program is not None else []
+        own = [each for each in found if each.role == "argument" or not each.reused]
+        return sorted(own, key=lambda each: -each.array.bytes)
+
+    def _largest(self) -> Program | None:
+        return max(self.ran(), key=lambda program: sum(_sizes(program).values()), default=None)
 
     def table(self, by: By = "operation", sort: str = "total", limit: int = 15) -> str:
         """:meth:`rows` as text, ``limit`` lines of them."""
@@ -165,16 +181,29 @@ class Profile:
 
     def summary(self) -> str:
         """Steps, compilations, flops, memory and the overhead of recording, as text."""
-        per_step = self.wall / self.steps
-        cost = "no longer than" if self.overhead <= 0 else f"{1 + self.overhead:.2f} times as long as"
+        if self.overhead is None:
+            took = "the overhead of recording is unknown without a warm-up"
+        elif self.overhead <= 0:
+            took = "no longer than one that is not recorded"
+        else:
+            took = f"{1 + self.overhead:.2f} times as long as one that is not recorded"
         lines = [
-            f"{self.steps} steps recorded, {1e3 * per_step:.3f} ms each; the median took {cost} one "
-            "that is not recorded",
+            f"{self.steps} steps recorded, {1e3 * self.wall / self.steps:.3f} ms each; {took}",
             f"{len(self.compilations)} compilations, {sum(c.seconds for c in self.compilations):.2f} s",
         ]
-        lines += [
-            f"{each.name}: {each.flops / 1e6:.2f} MFLOP, {each.bytes / 2**20:.2f} MiB read and written a run"
-            for each in self.ran()
-        ]
+        for program in self.ran():
+            of = self.cost(program)
+            moved = f"{of.bytes / 2**20:.2f} MiB read and written a run"
+            lines.append(f"{program.name}: {of.flops / 1e6:.2f} MFLOP, {moved}")
         sizes = ", ".join(f"{name} {size / 2**20:.2f} MiB" for name, size in self.memory().items())
-        return "\n".join([*lines, f"memory: {sizes}"])
+        return "\n".join([*lines, f"memory: {sizes}", *(f"  {each}" for each in self.buffers()[:LARGEST])])
+
+
+def _sizes(program: Program) -> dict[str, int]:
+    of: Any = program.memory
+    return {
+        "arguments": of.argument_size_in_bytes,
+        "results": of.output_size_in_bytes,
+        "temporaries": of.temp_size_in_bytes,
+        "reused arguments": of.alias_size_in_bytes,
+    }

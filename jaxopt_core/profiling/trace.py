@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+
+from jaxopt_core.training.dispatch import OWN_WAIT
 
 __all__ = ["Event", "Trace", "read_trace"]
 
@@ -24,11 +26,14 @@ class Trace(NamedTuple):
 
     Attributes:
       events: of the device (or, on a CPU, of XLA's threads).
-      host_waits: waits of the Python thread for a result, or copies to NumPy: (start, duration).
+      host_waits: waits of the loop's thread for a result, or copies to NumPy: (start, duration). Those of
+        ``fit`` and of the recorder are left out.
+      devices: how many computed; all that one CPU stands for are one.
     """
 
     events: list[Event]
     host_waits: list[tuple[float, float]]
+    devices: int
 
     def busy_seconds(self) -> float:
         """How long at least one operation ran."""
@@ -49,18 +54,38 @@ def read_trace(folder: Path) -> Trace:
     files = sorted(folder.glob("**/*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     if not files:
         raise FileNotFoundError(f"{folder}: expected a recording of XLA's profiler (*.xplane.pb), found none")
-    events, waits = [], []
+    events: list[Event] = []
+    waits: list[tuple[float, float]] = []
+    devices = 0
     for plane in jax.profiler.ProfileData.from_file(str(files[-1])).planes:
+        before = len(events)
         for line in plane.lines:
+            waits += _waits(line)
             for event in line.events:
-                if line.name.startswith("python"):
-                    if event.name == "np.asarray(jax.Array)" or event.name.endswith("Buffer::Await"):
-                        waits.append((event.start_ns * 1e-9, event.duration_ns * 1e-9))
-                    continue
                 stats = dict(event.stats)
                 if "hlo_op" in stats:
                     module = str(stats.get("hlo_module", ""))
                     events.append(
                         Event(str(stats["hlo_op"]), module, event.start_ns * 1e-9, event.duration_ns * 1e-9)
                     )
-    return Trace(events, waits)
+        devices += len(events) > before
+    return Trace(events, waits, max(devices, 1))
+
+
+def _waits(line: Any) -> list[tuple[float, float]]:
+    """Of the loop's thread, which is the one with :data:`OWN_WAIT`, without those inside of that.
+
+    The name of a thread tells nothing: it is that of the script, or of whatever runs Python.
+    """
+    found, own = [], []
+    for event in line.events:
+        span = event.start_ns * 1e-9, event.duration_ns * 1e-9
+        if event.name == OWN_WAIT:
+            own.append(span)
+        elif event.name == "np.asarray(jax.Array)" or event.name.endswith("Buffer::Await"):
+            found.append(span)
+    return [
+        (start, duration)
+        for start, duration in found
+        if own and not any(begun <= start <= begun + lasted for begun, lasted in own)
+    ]

@@ -13,7 +13,10 @@ from jax import lax
 from jaxopt_core.training.state import TrainState
 from jaxopt_core.training.step import Metrics, StepFn
 
-__all__ = ["compile_steps", "stack_batches"]
+__all__ = ["OWN_WAIT", "compile_steps", "stack_batches"]
+
+OWN_WAIT = "jaxopt_core waits"
+"""What a wait for results is marked as in a recording where it is part of the loop and not of user's code."""
 
 RunSteps = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxopt_core.training.callbacks import Callback, Row, Run
 from jaxopt_core.training.checkpoint import Checkpoints
-from jaxopt_core.training.dispatch import compile_steps
+from jaxopt_core.training.dispatch import OWN_WAIT, compile_steps
 from jaxopt_core.training.early_stopping import EarlyStopping
 from jaxopt_core.training.feed import Feed, Group, first_batches
 from jaxopt_core.training.means import Means
@@ -182,7 +182,8 @@ def fit(
                 is_last = drawn == max_steps or (group.ends_epoch and group.epoch == epochs)
                 upcoming = None if is_last else next(groups)  # is prepared while the steps run
                 names = sorted(pending, key=lambda name: (name != "loss", name))
-                metrics = {name: np.asarray(pending[name])[: group.count] for name in names}
+                with jax.profiler.TraceAnnotation(OWN_WAIT):
+                    metrics = {name: np.asarray(pending[name])[: group.count] for name in names}
                 if check_finite:
                     _require_finite(step_fn, run_steps, before, group, metrics, check_finite, run)
                 run.step, run.epoch = run.step + group.count, group.epoch
@@ -255,11 +256,12 @@ def evaluate(eval_fn: EvalFn, state: TrainState, data: Iterable[Any]) -> dict[st
     """
     pending = [eval_fn(state, batch) for batch in data]
     totals: dict[str, list[float]] = {}
-    for batch in pending:
-        for name, (value, count) in batch.items():
-            total = totals.setdefault(name, [0.0, 0.0])
-            total[0] += float(value)
-            total[1] += float(count)
+    with jax.profiler.TraceAnnotation(OWN_WAIT):
+        for batch in pending:
+            for name, (value, count) in batch.items():
+                total = totals.setdefault(name, [0.0, 0.0])
+                total[0] += float(value)
+                total[1] += float(count)
     return {name: value / count if count else math.nan for name, (value, count) in totals.items()}
 
 

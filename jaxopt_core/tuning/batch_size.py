@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxopt_core.tuning.programs import default_memory, program_bytes
+from jaxopt_core.tuning.memory import default_memory, program_bytes
 
 __all__ = ["BatchSize", "find_batch_size"]
 
@@ -64,7 +64,7 @@ def find_batch_size(
     """
     if most < 1:
         raise ValueError(f"most: expected 1 or more, got {most}")
-    limit = default_memory() if memory is None else memory
+    limit = default_memory(jax.local_devices()[0]) if memory is None else memory
     tried: dict[int, int] = {}
 
     def fits(size: int) -> bool:

@@ -70,7 +70,7 @@ def successive_halving(
     each = only_group(configs, traced)
     rungs = _rungs(len(configs), trainable.parts, factor)
     sign = 1.0 if direction == "minimize" else -1.0
-    lifted = over_trials(choose_how(how))
+    lifted = over_trials(choose_how(how, jax.local_devices()[0]))
 
     def program(numbers: Any, args: Any) -> Any:
         places = jnp.arange(len(configs))

@@ -110,7 +110,7 @@ def population_based_training(
     configs = [space.sample(rng) for _ in range(members)]
     group = only_group(configs, traced)
     sign = 1.0 if direction == "minimize" else -1.0
-    lifted = over_trials(choose_how(how))
+    lifted = over_trials(choose_how(how, jax.local_devices()[0]))
     ranges = {name: each for name, each in space.dimensions.items() if isinstance(each, Float)}
 
     def program(numbers: Any, key: jax.Array, args: Any) -> Any:

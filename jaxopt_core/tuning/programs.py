@@ -14,30 +14,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxopt_core.tuning.keys import as_data, as_keys, blank
+from jaxopt_core.tuning.memory import kept_and_temporary
 
 __all__ = [
     "How",
     "Lifted",
     "MemoryLimitError",
     "choose_how",
+    "collector_paused",
     "count_lanes",
-    "default_memory",
-    "program_bytes",
 ]
 
 How = Literal["auto", "map", "vmap"]
 _AXIS = "trials"
-_FRACTION = 0.8  # of the free memory; the rest is for data and fragments
 
 
 class MemoryLimitError(ValueError):
     """Not even one trial fits into the memory that was given."""
 
 
-def choose_how(how: How) -> Literal["map", "vmap"]:
+def choose_how(how: How, device: jax.Device) -> Literal["map", "vmap"]:
     """In turn on a CPU, side by side elsewhere; ``benchmarks.tuning`` measures both.
 
     A CPU that runs one small trial keeps its matrices in the cache; a batch of them does not. An
@@ -46,17 +45,8 @@ def choose_how(how: How) -> Literal["map", "vmap"]:
     if how not in ("auto", "map", "vmap"):
         raise ValueError(f"how: expected 'auto', 'map' or 'vmap', got {how!r}")
     if how == "auto":
-        return "map" if jax.default_backend() == "cpu" else "vmap"
+        return "map" if device.platform == "cpu" else "vmap"
     return how
-
-
-def default_memory() -> int:
-    """Bytes that a batch of trials may use on one device."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(_FRACTION * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(_FRACTION * free / jax.local_device_count())
 
 
 def count_lanes(how: Literal["map", "vmap"], devices: Sequence[jax.Device]) -> int:
@@ -99,6 +89,7 @@ class Lifted:
       devices: over which the slots are spread.
       lanes: into how many equal parts the slots are dealt; see :func:`count_lanes`.
       memory: bytes that the program may use on one device.
+      args: of ``fn``, the same for every trial; put on the devices once.
     """
 
     def __init__(
@@ -109,10 +100,18 @@ class Lifted:
         devices: Sequence[jax.Device],
         lanes: int,
         memory: int,
+        args: tuple[Any, ...] = (),
     ) -> None:
         self.fn, self.shapes, self.how, self.devices = fn, shapes, how, list(devices)
         self.lanes, self.memory = lanes, memory
         self.calls = lanes if len(self.devices) == 1 else 1  # of the program, from threads
+        # Put there here and not by a call: threads do not know what `jax.enable_x64` says in this one.
+        self.spread: Any = SingleDeviceSharding(self.devices[0])
+        self.same: Any = self.spread
+        if len(self.devices) > 1:
+            mesh = Mesh(np.asarray(self.devices), (_AXIS,))
+            self.spread, self.same = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((_AXIS,), ()))
+        self.args = jax.device_put(args, self.same)
         self.compile_seconds = 0.0
         self._compiled: dict[Any, tuple[Any, int]] = {}
 
@@ -125,28 +124,24 @@ class Lifted:
         """The state of ``slots`` trials that have not begun, a pytree for each call of the program."""
         return [blank(self.shapes, slots // self.calls) for _ in range(self.calls)]
 
-    def __call__(
-        self, slots: Sequence[int], numbers: Any, state: Sequence[Any], args: tuple[Any, ...]
-    ) -> list[Any]:
+    def __call__(self, slots: Sequence[int], numbers: Any, state: Sequence[Any]) -> list[Any]:
         """Runs the trials in ``slots``.
 
         Args:
           slots: indices, different ones.
           numbers: pytree of NumPy arrays, ``(slots in all, ...)``; equally many for each lane.
           state: as :meth:`blank` makes it; given up to the program.
-          args: the same for every trial.
 
         Returns:
           The state with the given slots replaced.
         """
         order, counts = self._deal(slots, len(jax.tree.leaves(numbers)[0]))
-        if self.calls > 1:
-            args = jax.device_put(args, self.devices[0])  # once for all of them
         leaves, structure = jax.tree.flatten((order, counts, numbers))
         lanes = zip(*(np.split(leaf, self.calls) for leaf in leaves), strict=True)
-        inputs = [
-            (*jax.tree.unflatten(structure, own), part, args) for own, part in zip(lanes, state, strict=True)
-        ]
+        inputs = []
+        for own, part in zip(lanes, state, strict=True):
+            of_lane = (*jax.tree.unflatten(structure, own), part)
+            inputs.append((*jax.device_put(of_lane, self.spread), self.args))
         leaves, structure = jax.tree.flatten(inputs[0])
         key = structure, tuple((each.shape, each.dtype) for each in map(jax.typeof, leaves))
         if key not in self._compiled:
@@ -175,7 +170,7 @@ class Lifted:
         chunk = len(inputs[0]) // len(self.devices) if self.how == "vmap" else 1
         while True:
             compiled = jax.jit(self._program(chunk), donate_argnums=3).lower(*inputs).compile()
-            kept, temporary = _kept_and_temporary(compiled)
+            kept, temporary = kept_and_temporary(compiled)
             shared = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves(inputs[4]))
             kept += (self.calls - 1) * max(kept - shared, 0)
             if kept + temporary <= self.memory:
@@ -192,10 +187,10 @@ class Lifted:
         many = self._in_turn if self.how == "map" else lambda *a: self._side_by_side(chunk, *a)
         if len(self.devices) == 1:
             return many
-        spread, same = PartitionSpec(_AXIS), PartitionSpec()
+        spread, same = self.spread.spec, self.same.spec
         return jax.shard_map(
             many,
-            mesh=Mesh(np.asarray(self.devices), (_AXIS,)),
+            mesh=self.spread.mesh,
             in_specs=(spread, spread, spread, spread, same),
             out_specs=spread,
             check_vma=False,
@@ -228,16 +223,3 @@ class Lifted:
         picked = jax.tree.map(pick, (numbers, state))
         new = jax.vmap(run)(picked) if chunk >= len(order) else lax.map(run, picked, batch_size=chunk)
         return jax.tree.map(lambda x, y: x.at[order].set(y, mode="drop"), state, new)
-
-
-def program_bytes(compiled: Any) -> int:
-    """Bytes on one device that a compiled program needs: arguments, results and what lies between."""
-    return sum(_kept_and_temporary(compiled))
-
-
-def _kept_and_temporary(compiled: Any) -> tuple[int, int]:
-    memory = compiled.memory_analysis()
-    if memory is None:
-        return 0, 0
-    kept = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return int(kept), int(memory.temp_size_in_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Queue:
         direction: Direction,
         sampler: Any,
         pruner: Any,
+        fingerprint: dict[str, Any],
         trials: int,
         heartbeat: float,
         patience: float,
@@ -46,8 +48,9 @@ class Queue:
         self._on_trouble = on_trouble
         self._wait = Patience(patience, on_trouble)
         self._asked: dict[int, optuna.Trial] = {}
-        self.study = self._wait("study", lambda: _open(storage, name, space, direction, sampler, pruner))
-        self._watch = Watch(self.study, self.worker, heartbeat)
+        about = {"fingerprint": json.loads(json.dumps(fingerprint)), "space": _described(space)}
+        self.study = self._wait("study", lambda: _open(storage, name, about, direction, sampler, pruner))
+        self._watch = Watch(self.study, self.worker, heartbeat, self._wait)
 
     def ask(self, count: int) -> list[Trial]:
         """Up to ``count`` trials for this worker; none when as many as wanted are done or under way."""
@@ -57,14 +60,22 @@ class Queue:
         room = self.total - sum(map(_is_counted, self._stored()))
         asked = []
         for _ in range(min(count, room)):
-            trial, config = self._wait("ask", self._ask_one)
-            self._asked[trial.number] = trial
-            asked.append(Trial(trial.number, config))
+            # Each step waits alone: asking anew for a parameter would leave a trial that nobody trains.
+            stored = self._wait("ask", self.study.ask)
+            self._asked[stored.number] = stored
+            self._wait("ask", functools.partial(stored.set_user_attr, "worker", self.worker))
+            config = self._wait("ask", functools.partial(self.space.suggest, stored))
+            asked.append(Trial(stored.number, config))
         return self._without_surplus(asked)
 
     def is_finished(self) -> bool:
-        """Whether nobody trains any more, and nothing waits."""
-        return not any(trial.state.name in ("RUNNING", "WAITING") for trial in self._stored())
+        """Whether as many as wanted are done, and nobody trains any more.
+
+        Trials may wait beyond those wanted: they were lost by workers who wanted more.
+        """
+        stored = self._stored()
+        running = any(trial.state.name == "RUNNING" for trial in stored)
+        return not running and sum(map(_is_counted, stored)) >= self.total
 
     def report(self, trial: Trial, value: float, part: int) -> None:
         """Stores an intermediate value."""
@@ -117,11 +128,6 @@ class Queue:
     def _stored(self) -> list[FrozenTrial]:
         return self._wait("trials", lambda: self.study.get_trials(deepcopy=False))
 
-    def _ask_one(self) -> tuple[optuna.Trial, Any]:
-        trial = self.study.ask()
-        trial.set_user_attr("worker", self.worker)
-        return trial, self.space.suggest(trial)
-
     def _without_surplus(self, asked: list[Trial]) -> list[Trial]:
         """Gives back what is too much because another worker asked at the same moment."""
         from optuna.trial import TrialState
@@ -163,7 +169,9 @@ def _is_counted(trial: FrozenTrial) -> bool:
     return trial.state.name != "WAITING"
 
 
-def _open(storage: Any, name: str, space: Space, direction: Direction, sampler: Any, pruner: Any) -> Any:
+def _open(
+    storage: Any, name: str, about: dict[str, dict[str, Any]], direction: Direction, sampler: Any, pruner: Any
+) -> Any:
     import optuna
 
     options = {"study_name": name, "storage": storage, "sampler": sampler, "pruner": pruner}
@@ -173,22 +181,30 @@ def _open(storage: Any, name: str, space: Space, direction: Direction, sampler: 
         study = optuna.load_study(**options)
         # With the seed of whoever made the study, this worker would ask the same.
         sampler.reseed_rng()
-        asked = _described(space)
-        stored = study.user_attrs.get("space", asked)
-        if different := [each for each in {**stored, **asked} if stored.get(each) != asked.get(each)]:
-            each = different[0]
-            raise ValueError(
-                f"the study {name!r} in this storage has another space, in {', '.join(different)}: {each} is "
-                f"{stored.get(each, 'not in it')} there and {asked.get(each, 'not in it')} here. Give "
-                f"another name, or the space that it was begun with"
-            ) from None
-        if study.direction.name.lower() != direction:
-            raise ValueError(
-                f"the study {name!r} is there to {study.direction.name.lower()}, not to {direction}"
-            ) from None
-    else:
-        study.set_user_attr("space", _described(space))
+    stored = study.user_attrs
+    for what, asked in about.items():
+        _require_same(name, what, stored.get(what, asked), asked)
+    if study.direction.name.lower() != direction:
+        raise ValueError(f"the study {name!r} is there to {study.direction.name.lower()}, not to {direction}")
+    for what, asked in about.items():
+        if what not in stored:  # just made, perhaps by a worker that came no further
+            study.set_user_attr(what, asked)
     return study
+
+
+def _require_same(name: str, what: str, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    different = [each for each in {**stored, **asked} if _shown(each, stored) != _shown(each, asked)]
+    if different:
+        each = different[0]
+        raise ValueError(
+            f"the study {name!r} in this storage has another {what}, in {', '.join(different)}: {each} is "
+            f"{_shown(each, stored)} there and {_shown(each, asked)} here. Give another name or storage, or "
+            f"the {what} that it was begun with"
+        )
+
+
+def _shown(name: str, values: dict[str, Any]) -> str:
+    return str(values[name]) if name in values else "not in it"
 
 
 def _described(space: Space) -> dict[str, str]:

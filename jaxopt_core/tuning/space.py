@@ -130,8 +130,8 @@ class Space:
       dimensions: name -> :class:`Float`, :class:`Integer`, :class:`Choice`, or a constant.
 
     Raises:
-      SpaceError: bounds out of order, a logarithm of 0, fewer than two choices, a condition on an unknown
-        parameter, on a value that it never has, or on itself.
+      SpaceError: bounds out of order, a logarithm of 0, fewer than two choices, a condition that is no
+        mapping, on an unknown parameter, on a value that it never has, or on itself.
 
     Example:
       >>> space = Space({
@@ -151,7 +151,7 @@ class Space:
 
     def __init__(self, dimensions: Mapping[str, Any]) -> None:
         self.dimensions = {
-            name: dataclasses.replace(each, when={k: _values(v) for k, v in (each.when or {}).items()})
+            name: dataclasses.replace(each, when=_condition(name, each.when))
             for name, each in dimensions.items()
             if isinstance(each, Dimension)
         }
@@ -227,7 +227,8 @@ class Space:
         config = dict(self.constants)
         for name in self._order:
             each = self.dimensions[name]
-            if all(config.get(parent) in allowed for parent, allowed in (each.when or {}).items()):
+            conditions = (each.when or {}).items()
+            if all(parent in config and config[parent] in allowed for parent, allowed in conditions):
                 config[name] = choose(name, each)
         return {name: config[name] for name in self._names if name in config}
 
@@ -269,6 +270,8 @@ class Space:
 
 
 def _bounds_problem(low: Any, high: Any, log: bool, kinds: tuple[type, ...], words: str) -> str | None:
+    if not isinstance(log, bool):
+        return f"expected log to be true or false, found {log!r}"
     for bound in (low, high):
         if type(bound) not in kinds or not math.isfinite(bound):
             return f"expected bounds that are finite {words}, found low={low!r}, high={high!r}"
@@ -302,6 +305,14 @@ def _from_table(name: str, value: Any) -> Any:
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(each) for each in value) if isinstance(value, list | tuple) else value
+
+
+def _condition(name: str, when: Any) -> dict[str, tuple[Any, ...]]:
+    if when is None:
+        return {}
+    if not isinstance(when, Mapping):
+        raise SpaceError(f"{name}: expected when to be {{name: value}}, found {when!r}")
+    return {parent: _values(value) for parent, value in when.items()}
 
 
 def _values(value: Any) -> tuple[Any, ...]:

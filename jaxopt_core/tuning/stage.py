@@ -9,14 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxopt_core.tuning.programs import (
-    How,
-    Lifted,
-    choose_how,
-    collector_paused,
-    count_lanes,
-    default_memory,
-)
+from jaxopt_core.tuning.memory import default_memory
+from jaxopt_core.tuning.programs import How, Lifted, choose_how, collector_paused, count_lanes
 from jaxopt_core.tuning.space import Config
 from jaxopt_core.tuning.structure import Group, group
 from jaxopt_core.tuning.trainable import Trainable, in_one_part
@@ -46,12 +40,12 @@ class Stage:
         traced: Collection[str] = ("seed",),
         capacity: int | None = None,
     ) -> None:
-        self.trainable, self.how, self.traced = _without_state(trainable), choose_how(how), traced
-        self.capacity = capacity
+        self.trainable, self.traced, self.capacity = _without_state(trainable), traced, capacity
         self.devices = list(devices) if devices is not None else jax.local_devices()
         if not self.devices:
             raise ValueError("devices: expected at least one, got none")
-        self.memory = default_memory() if memory is None else memory
+        self.how = choose_how(how, self.devices[0])
+        self.memory = default_memory(self.devices[0]) if memory is None else memory
         self._programs: dict[Any, Lifted] = {}
         self._groups: list[tuple[Group, list[int], dict[str, Any]]] = []
         self._states: dict[int, Any] = {}
@@ -113,7 +107,7 @@ class Stage:
         state = self._states.pop(index, None)
         if state is None:
             state = program.blank(len(numbers[_FIRST]))
-        state = program(slots, numbers, state, self.trainable.args)
+        state = program(slots, numbers, state)
         self._states[index], numbers[_FIRST] = state, np.zeros_like(numbers[_FIRST])
         metrics = [part for _, part in state]
         return {name: np.concatenate([part[name] for part in metrics]) for name in metrics[0]}
@@ -158,7 +152,9 @@ class Stage:
             one = {name: values[0] for name, values in numbers.items()}
             with collector_paused():
                 shapes = jax.eval_shape(shape, one, *self.trainable.args)
-            self._programs[key] = Lifted(of_one, shapes, self.how, self.devices[:lanes], lanes, self.memory)
+            self._programs[key] = Lifted(
+                of_one, shapes, self.how, self.devices[:lanes], lanes, self.memory, self.trainable.args
+            )
         return self._programs[key]
 
 

@@ -25,47 +25,67 @@ class StorageError(RuntimeError):
     """A storage that cannot be opened, or no longer reached; names it, the cause and the remedy."""
 
 
-def open_storage(url: str | None) -> BaseStorage:
+def open_storage(url: str | None, *, patience: float = 60.0) -> BaseStorage:
     """Opens the storage of a study.
 
     Args:
       url: ``None``, in memory; ``"sqlite:///study.db"``; ``"journal:///study.journal"``, a file that only
         grows, also on network file systems; ``"postgresql://user:password@host/database"``. A path that
         ends in ``.db`` or ``.journal`` will do.
+      patience: seconds to wait for a database that another worker is making at this moment, or holds.
+        Default 60.
 
     Raises:
       StorageError: it cannot be opened.
       MissingExtraError: Optuna is not installed, or not the driver of the database.
     """
     with needs_extra("tune"):
-        from optuna import storages
-        from optuna.storages import journal
-        from sqlalchemy.pool import NullPool
+        from optuna.storages import InMemoryStorage
 
     if url is None:
-        return storages.InMemoryStorage()
-    full = _full(url)
-    try:
-        if full.startswith("journal:///"):
-            return storages.JournalStorage(journal.JournalFileBackend(full.removeprefix("journal:///")))
-        connect = {"timeout": _BUSY_S}
-        if full.startswith("postgresql"):
-            with needs_extra("tune"):
-                import psycopg  # noqa: F401  # the driver, named by the URL
-            full = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", full)
-            connect = {"connect_timeout": _BUSY_S}
-        # No connection outlives its transaction, so a server may restart in between, and none is left open.
-        return storages.RDBStorage(full, engine_kwargs={"connect_args": connect, "poolclass": NullPool})
-    except _transient() as error:
-        remedy = (
-            "Check that the folder exists and can be written to, "
-            "or that the server runs and lets this user in"
-        )
-        if "locked" in str(error):
-            remedy = f"Another program has held it for {_BUSY_S} s: wait until that is done, or end it"
-        raise StorageError(
-            f"cannot open the storage {_masked(url)}: {_first_line(error)}. {remedy}"
-        ) from error
+        return InMemoryStorage()
+    full, end = _full(url), time.monotonic() + patience
+    while True:
+        try:
+            return _connect(full)
+        except _transient() as error:
+            if not _may_pass(error) or time.monotonic() > end:
+                raise StorageError(
+                    f"cannot open the storage {_masked(url)}: {_first_line(error)}. {_remedy(error)}"
+                ) from error
+        time.sleep(0.05)
+
+
+def _connect(url: str) -> BaseStorage:
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.pool import NullPool
+
+    if url.startswith("journal:///"):
+        return JournalStorage(JournalFileBackend(url.removeprefix("journal:///")))
+    connect = {"timeout": _BUSY_S}
+    if url.startswith("postgresql"):
+        with needs_extra("tune"):
+            import psycopg  # noqa: F401  # the driver, named by the URL
+        url = re.sub(r"^postgresql://", "postgresql+psycopg://", url)
+        connect = {"connect_timeout": _BUSY_S}
+    # No connection outlives its transaction, so a server may restart in between, and none is left open.
+    return RDBStorage(url, engine_kwargs={"connect_args": connect, "poolclass": NullPool})
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another worker holds the file, or makes the same tables, which Optuna does without a lock."""
+    from sqlalchemy.exc import IntegrityError
+
+    return isinstance(error, IntegrityError) or any(
+        words in _first_line(error) for words in ("already exists", "locked")
+    )
+
+
+def _remedy(error: Exception) -> str:
+    if _may_pass(error):
+        return "Another program holds it: wait until that is done, or end it"
+    return "Check that the folder exists and can be written to, or that the server runs and lets this user in"
 
 
 def is_shared(storage: BaseStorage) -> bool:

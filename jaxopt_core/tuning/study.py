@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from jaxopt_core.extras import needs_extra
 from jaxopt_core.tuning.programs import How
@@ -79,14 +80,17 @@ def study(
     memory: int | None = None,
     heartbeat: float = 10.0,
     patience: float = 60.0,
+    fingerprint: dict[str, Any] | None = None,
     on_trial: Callable[[Trial, str], None] | None = None,
+    on_other: Callable[[Trial], None] | None = None,
 ) -> Study:
     """Searches a space: asks Optuna for a batch of trials, trains it together, prunes, and tells.
 
     With a storage other than memory, any number of processes, on any machines, may run the same call: they
     share the trials and no trial is trained twice. What a worker leaves unfinished when it is killed is found
     by the others, or by the next run, and queued again. A run that finds the study in its storage goes on
-    with it until there are ``trials`` in all.
+    with it until there are ``trials`` in all; space, metric, direction, number of parts and ``fingerprint``
+    must be the same.
 
     Args:
       train: as for :func:`~jaxopt_core.tuning.sweep`; a ``Trainable`` of several parts can be pruned.
@@ -112,14 +116,17 @@ def study(
       heartbeat: seconds between signs of life; a worker on another machine is taken for dead after three.
         Default 10.
       patience: seconds to wait for a storage that is locked or away. Default 60.
-      on_trial: called with each trial that has ended (its status says how), and a line about trouble.
+      fingerprint: name -> value of JSON, of what else decides the results, such as the name of the data:
+        stored with the study, and compared by those who go on with it. Default: nothing.
+      on_trial: called with each trial that has ended here (its status says how), and a line about trouble.
+      on_other: called with each trial that has ended in another worker or an earlier run.
 
     Returns:
-      A :class:`Study`. A trial that raises, or whose metric becomes NaN or infinite, has failed, with the
-      reason; the others go on.
+      A :class:`Study`. A trial that raises, or whose metric becomes NaN, infinite or an array, has failed,
+      with the reason; the others go on.
 
     Raises:
-      ValueError: an argument is out of range, or the stored study has another space or direction.
+      ValueError: an argument is out of range, or the stored study is another one.
       StorageError: the storage cannot be opened. If it goes away later, the study ends with what there is.
       MissingExtraError: Optuna is not installed.
 
@@ -137,10 +144,11 @@ def study(
     trainable = train if isinstance(train, Trainable) else in_one_part(train, args)
     trouble: list[str] = []
     local: dict[int, Trial] = {}
+    known: dict[int, Trial] = {}
     stage = Stage(
         trainable, how=how, traced=traced, devices=devices, memory=memory, capacity=min(batch, trials)
     )
-    opened = open_storage(storage)
+    opened = open_storage(storage, patience=patience)
     with quiet(), contextlib.ExitStack() as exits:
         queue = Queue(
             opened,
@@ -149,6 +157,7 @@ def study(
             direction,
             _sampler(sampler, seed),
             _pruner(pruner),
+            {**(fingerprint or {}), "metric": metric, "parts": trainable.parts},
             trials,
             heartbeat,
             patience,
@@ -156,8 +165,17 @@ def study(
         )
         if is_shared(opened):
             exits.enter_context(Heart(queue.study, queue.worker, heartbeat))
+
+        def look() -> None:
+            found = queue.everyone()
+            for number in sorted(found.keys() - known.keys() - local.keys()):
+                if on_other is not None:
+                    on_other(found[number])
+            known.update(found)
+
         try:
             while timeout is None or time.perf_counter() - start < timeout:
+                look()
                 asked = queue.ask(batch)
                 if not asked:
                     if queue.is_finished():
@@ -169,11 +187,9 @@ def study(
             queue.flush()
         except StorageError as error:
             trouble.append(f"ended early, {len(queue.unsent)} results are not stored: {error}")
-        try:
-            everyone = queue.everyone()
-        except StorageError:
-            everyone = {}
-        found = sorted({**everyone, **local}.items())
+        with contextlib.suppress(StorageError):
+            look()
+        found = sorted({**known, **local}.items())
         return Study(
             [trial for _, trial in found if trial.status != "running"],
             metric,
@@ -202,7 +218,7 @@ def _train(
         if on_trial is not None:
             on_trial(trial, trial.failure)
 
-    stage.start(asked)
+    _start(stage, asked)
     ended: set[int] = set()
     for part in range(1, parts + 1):
         stage.advance()
@@ -223,12 +239,30 @@ def _train(
                 end(trial)
 
 
+def _start(stage: Stage, asked: list[Trial]) -> None:
+    """Starts a batch; a trial whose configuration no program can take fails alone."""
+    try:
+        stage.start(asked)
+    except (TypeError, ValueError, OverflowError):
+        for trial in asked:
+            try:
+                stage.start([trial])
+            except (TypeError, ValueError, OverflowError) as error:
+                trial.fail(f"{type(error).__name__}: {error}".partition("\n")[0])
+        stage.start([trial for trial in asked if trial.status == "running"])
+
+
 def _check(trial: Trial, metric: str, part: int, parts: int) -> None:
     if metric not in trial.metrics:
         trial.fail(f"no metric {metric!r}; there are {', '.join(sorted(trial.metrics))}")
-    elif not math.isfinite(trial.metrics[metric]):
+        return
+    value = trial.metrics[metric]
+    if not isinstance(value, int | float):
+        found = f"an array of shape {np.shape(value)}" if np.ndim(value) else repr(value)
+        trial.fail(f"{metric}: expected a real number, found {found}")
+    elif not math.isfinite(value):
         after = f" after part {part} of {parts}" if parts > 1 else ""
-        trial.fail(f"{metric} is {trial.metrics[metric]}{after}")
+        trial.fail(f"{metric} is {value}{after}")
 
 
 def _sampler(sampler: Any, seed: int) -> Any:

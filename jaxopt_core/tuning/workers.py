@@ -68,8 +68,8 @@ class Watch:
     for three of its beats by this process's own clock, so the clocks of machines need not agree.
     """
 
-    def __init__(self, study: optuna.Study, worker: str, seconds: float) -> None:
-        self._study, self._worker, self._seconds = study, worker, seconds
+    def __init__(self, study: optuna.Study, worker: str, seconds: float, wait: Patience) -> None:
+        self._study, self._worker, self._seconds, self._wait = study, worker, seconds, wait
         self._seen: dict[str, tuple[Any, float]] = {}
 
     def requeue(self) -> list[str]:
@@ -106,8 +106,10 @@ class Watch:
             return False
         retries = trial.user_attrs.get("retries", 0) + 1
         if retries <= MOST_RETRIES:
-            self._study.enqueue_trial(
-                dict(trial.params), user_attrs={"retries": retries, "retry of": trial.number}
+            attributes = {"retries": retries, "retry of": trial.number}
+            # A wait of its own: whoever looks for running trials again does not find this one.
+            self._wait(
+                "requeue", lambda: self._study.enqueue_trial(dict(trial.params), user_attrs=attributes)
             )
         return True
 

@@ -219,7 +219,7 @@ def test_divergence_is_one_line_and_status_1(tmp_path, capsys):
 
 
 def test_help_shows_defaults(capsys):
-    for task, default in (("digits", "0.003"), ("text", "0.004")):
+    for task, default in (("digits", "0.01"), ("text", "0.004")):
         with pytest.raises(SystemExit) as caught:
             cli.main(["train", task, "--help"])
         assert caught.value.code == 0
@@ -231,7 +231,9 @@ def test_help_shows_defaults(capsys):
         assert all(f"--{name}" in text for name in [*names.split(), "resume", "seed", "config"])
     for command in ([], ["--help"], ["train"], ["train", "--help"]):
         assert cli.main(command) == 0
-        assert "usage: jaxopt-core" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert "usage: jaxopt-core" in text
+        assert "train TASK --help" in text
 
 
 def test_missing_extra_is_one_line(monkeypatch, capsys):

@@ -133,6 +133,16 @@ def test_sparse_gradient_without_rows_still_counts():
     assert int(state.count) == 1
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8])
+def test_rows_counted_from_the_end_are_the_same_rows(dtype):
+    tx, params = make("sparse_adam"), {"table": jnp.ones((300, 2))}
+    rows, found = jnp.asarray([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), []
+    for ids in (jnp.asarray([-1, 3, -1], dtype), jnp.asarray([299, 3, 299])):
+        grads = {"table": jo.sparse_rows(ids, rows, 300)}
+        found.append(step(tx, params, tx.init(params), grads))
+    assert_equal(*found)
+
+
 # --- The count ----------------------------------------------------------------------------------------
 
 LAST = 2**31 - 1

@@ -8,13 +8,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.equivalence import trees
+from tests.equivalence.cases.layout import ORTHOGONAL, ORTHOGONAL_NOISE
 from tests.equivalence.harness import check
 from tests.equivalence.rows import EXACT, NOISE, Row
 
 # With the one or two leaves of an example PyTorch's noise is measured on a handful of numbers.
 TOLERANCES = {"float64": EXACT, "float32": dataclasses.replace(NOISE, ulps=16)}
-SHAPES = st.lists(st.integers(1, 3), max_size=4).map(tuple)
-SHAPES_WITH_EMPTY = st.lists(st.integers(0, 3), max_size=4).map(tuple)
+ORTHOGONAL_TOLERANCES = {"float64": ORTHOGONAL, "float32": dataclasses.replace(ORTHOGONAL_NOISE, ulps=16)}
+SHAPES = st.lists(st.integers(0, 3), max_size=4).map(tuple)
+SHAPES_OF = {
+    "adafactor": st.lists(st.integers(1, 3), max_size=4).map(tuple),  # PyTorch's divides by the size
+    "muon": st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    "sparse_adam": st.tuples(st.integers(1, 6), st.integers(1, 3)),
+}
+REAL_ONLY = ("adafactor", "muon", "sparse_adam")
 
 
 def _between(low, high):
@@ -107,26 +115,43 @@ ARGUMENTS = {
             maximize=FLAG,
         )
     ),
+    "muon": st.fixed_dictionaries(
+        dict(
+            lr=LR,
+            weight_decay=DECAY,
+            momentum=_between(0, 0.99),
+            nesterov=FLAG,
+            eps=EPS,
+            ns_steps=st.integers(0, 6),
+            adjust_lr_fn=st.sampled_from([None, "original", "match_rms_adamw"]),
+        )
+    ),
+    "sparse_adam": st.fixed_dictionaries(dict(lr=LR, betas=BETAS, eps=EPS, maximize=FLAG)),
 }
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_any_arguments_and_shapes(name, dtype):
-    # PyTorch's Adafactor divides by the number of elements.
-    shapes = SHAPES if name == "adafactor" else SHAPES_WITH_EMPTY
+def test_any_arguments_and_shapes(name, dtype, examples):
+    tolerances = ORTHOGONAL_TOLERANCES if name == "muon" else TOLERANCES
+    leaf = st.tuples(SHAPES_OF.get(name, SHAPES), st.just(False) if name in REAL_ONLY else FLAG)
 
     @settings(
-        max_examples=3,
+        max_examples=examples,
         deadline=None,
         derandomize="CI" in os.environ,
         database=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
-    @given(ARGUMENTS[name], st.lists(shapes, min_size=1, max_size=2), st.integers(0, 2**16))
-    def agrees(arguments, shapes, seed):
+    @given(ARGUMENTS[name], st.lists(leaf, min_size=1, max_size=2), st.integers(0, 2**16))
+    def agrees(arguments, leaves, seed):
         rng = np.random.default_rng(seed)
-        params = {f"p{i}": np.asarray(rng.normal(size=shape)).astype(dtype) for i, shape in enumerate(shapes)}
-        check(Row(name, arguments, dtype, 6, TOLERANCES[dtype]), params)
+        paths = [f"{'complex' if is_complex else 'real'} {i}" for i, (_, is_complex) in enumerate(leaves)]
+        params = {
+            path: trees.draw(rng, path, shape, dtype) for path, (shape, _) in zip(paths, leaves, strict=True)
+        }
+        gradients = "rows" if name == "sparse_adam" else "normal"
+        check(Row(name, arguments, dtype, 6, tolerances[dtype], gradients=gradients), params)
 
     agrees()

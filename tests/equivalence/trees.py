@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.oracle import Rows
 
-__all__ = ["GRADIENTS", "TREES", "flat_gradients", "nested", "parameters", "quadratic"]
+__all__ = ["GRADIENTS", "TREES", "draw", "flat_gradients", "nested", "parameters", "quadratic"]
 
 # path -> shape; a complex leaf is marked by "complex" in its path.
 # Compiling is what a row costs, and that grows with the leaves: the default has few.
@@ -66,7 +66,7 @@ TREES: dict[str, dict[str, tuple[int, ...]]] = {
 def parameters(tree: str, dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Normal initial values, path -> array."""
     rng = np.random.default_rng(seed)
-    return {path: _draw(rng, path, shape, dtype) for path, shape in TREES[tree].items()}
+    return {path: draw(rng, path, shape, dtype) for path, shape in TREES[tree].items()}
 
 
 def flat_gradients(
@@ -76,7 +76,7 @@ def flat_gradients(
     rng = np.random.default_rng(seed)
     out = []
     for t in range(steps):
-        step = {path: _draw(rng, path, p.shape, dtype) for path, p in params.items()}
+        step = {path: draw(rng, path, p.shape, dtype) for path, p in params.items()}
         out.append({path: GRADIENTS[kind](t, i, g) for i, (path, g) in enumerate(step.items())})
     return out
 
@@ -149,7 +149,8 @@ def nested(flat: Mapping[str, Any]) -> Any:
     return {head: nested(group) for head, group in groups.items()}
 
 
-def _draw(rng: np.random.Generator, path: str, shape: Sequence[int], dtype: str) -> np.ndarray:
+def draw(rng: np.random.Generator, path: str, shape: Sequence[int], dtype: str) -> np.ndarray:
+    """Normal numbers; complex ones where the path says so."""
     if "complex" in path:
         value = rng.normal(size=shape) + 1j * rng.normal(size=shape)
         return np.asarray(value).astype({"float64": "complex128", "float32": "complex64"}[dtype])

@@ -5,7 +5,7 @@ import pytest
 
 import jaxopt_core as jo
 from jaxopt_core.tuning import Float, Space, cross_validate, find_batch_size, lr_finder, random_search
-from jaxopt_core.tuning.programs import program_bytes
+from jaxopt_core.tuning.memory import program_bytes
 from tests.tuning.problems import loss_fn
 
 RNG = np.random.default_rng(0)

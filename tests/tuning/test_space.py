@@ -42,6 +42,18 @@ def test_conditions_follow_their_parents_in_any_order():
         assert ("nesterov" in config) == (config.get("momentum") == "some")
 
 
+def test_a_parent_that_is_absent_is_not_none():
+    space = Space(
+        {
+            "c": Choice((True, False)),
+            "b": Choice((None, "some"), when={"c": True}),
+            "a": Float(0.0, 1.0, when={"b": None}),
+        }
+    )
+    for config in draws(space):
+        assert ("a" in config) == (config.get("b", "absent") is None)
+
+
 TOML = """
 epochs = 20
 hidden = [64, 32]
@@ -79,6 +91,14 @@ def test_from_toml(tmp_path):
         ("[lr]\nlow = 0\nhihg = 1", "lr: unknown key 'hihg'; did you mean 'high'"),
         ("[lr]\nlow = 0\nhigh = nan", "lr: expected bounds that are finite numbers"),
         ("[lr]\nlow = 0\nhigh = '1'", "lr: expected bounds that are finite numbers"),
+        (
+            "[lr]\nlow = 0.1\nhigh = 0.5\nlog = 'no'",
+            "lr: expected log to be true or false, found 'no'",
+        ),
+        (
+            "[lr]\nlow = 0.1\nhigh = 0.5\nwhen = 'sgd'",
+            "lr: expected when to be {name: value}, found 'sgd'",
+        ),
         ("[opt]\nchoices = ['sgd']", r"opt: expected two or more choices, found \['sgd'\]"),
         ("[opt]\nchoices = ['sgd', 'sgd']", "opt: expected different choices"),
         ("[opt]\nchoices = 3", "opt: expected a list of choices, found 3"),

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -95,6 +96,37 @@ def test_goes_on_where_it_was(tmp_path, file):
         run(bowl, Space({"x": Float(-1.0, 2.0)}), storage=storage)
     with pytest.raises(ValueError, match="'study' is there to minimize, not to maximize"):
         run(bowl, BOWL, storage=storage, direction="maximize")
+
+
+def test_a_stored_study_of_something_else_is_refused(tmp_path):
+    about = {"task": "digits", "hidden": (8,)}
+    begun = {"trials": 2, "storage": str(tmp_path / "study.journal")}
+    run(bowl, BOWL, **begun, fingerprint=about)
+    assert run(bowl, BOWL, **begun, fingerprint=about).programs == 0
+    for other, message in (
+        ({"fingerprint": {**about, "task": "text"}}, "in task: task is digits there and text here"),
+        ({"fingerprint": {"task": "digits"}}, r"in hidden: hidden is \[8\] there and not in it here"),
+        ({"fingerprint": about, "metric": "loss"}, "in metric: metric is value there and loss here"),
+        ({"fingerprint": about, "train": SHRINKING, "metric": "value"}, "in parts: parts is 1 there and 9"),
+    ):
+        with pytest.raises(ValueError, match=f"'study' in this storage has another fingerprint, {message}"):
+            run(**{"train": bowl, "space": BOWL, **begun, **other})
+
+
+def test_trials_of_earlier_runs_are_shown_too(tmp_path):
+    storage = str(tmp_path / "study.journal")
+    first = run(bowl, BOWL, trials=3, storage=storage)
+    here, other = [], []
+    run(
+        bowl,
+        BOWL,
+        trials=5,
+        storage=storage,
+        on_trial=lambda trial, trouble: here.append(trial.number),
+        on_other=lambda trial: other.append((trial.number, trial.metrics)),
+    )
+    assert here == [3, 4]
+    assert other == [(trial.number, trial.metrics) for trial in first.trials]
 
 
 KILLED = """
@@ -200,6 +232,27 @@ def test_arguments_are_checked(options, message):
 def test_the_metric_must_be_there():
     found = run(metric="accuracy")
     assert found.trials[0].failure == "no metric 'accuracy'; there are loss"
+
+
+def test_a_metric_that_is_an_array_fails_its_trial():
+    found = run(lambda config: config["x"] * jnp.ones(3), BOWL, trials=2)
+    assert [trial.failure for trial in found.trials] == [
+        "value: expected a real number, found an array of shape (3,)"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("value", "failure"),
+    [(2**40, "OverflowError: .* int32"), ({"a": 1}, "TypeError: .* unhashable type: 'dict'")],
+)
+def test_a_value_that_no_program_can_take_fails_its_trials_alone(value, failure):
+    space = Space({"x": Float(0.0, 1.0), "seed": Choice((1, value))})
+    found = run(lambda config: config["x"], space, trials=8, sampler="random")
+    assert len(found.trials) == 8
+    assert {trial.config["seed"] == 1 for trial in found.trials} == {True, False}
+    for trial in found.trials:
+        assert trial.status == ("complete" if trial.config["seed"] == 1 else "failed")
+        assert trial.status == "complete" or re.match(failure, trial.failure)
 
 
 def test_other_samplers_and_a_time_limit():

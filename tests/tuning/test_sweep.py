@@ -67,7 +67,7 @@ def test_as_many_threads_as_memory_is_there_for():
 
         shapes = jax.ShapeDtypeStruct((), jnp.float32)
         lifted = programs.Lifted(third_largest, shapes, "map", ONE, 4, memory)
-        state = lifted([0, 3, 5], {"x": np.arange(8, dtype=np.float32)}, lifted.blank(8), ())
+        state = lifted([0, 3, 5], {"x": np.arange(8, dtype=np.float32)}, lifted.blank(8))
         ((_, threads),) = lifted._compiled.values()
         return threads, np.concatenate(state)
 
@@ -78,6 +78,30 @@ def test_as_many_threads_as_memory_is_there_for():
     few, same = compiled(1 << 15)
     assert 1 <= few < 4
     assert (same == kept).all()
+
+
+@pytest.mark.parametrize(("how", "devices"), [("map", [1]), ("vmap", [1]), ("map", [1, 2])])
+def test_trials_run_on_the_devices_that_are_named(how, devices):
+    def add(numbers, state, x):
+        return state + numbers["x"] + x
+
+    chosen = [jax.devices()[i] for i in devices]
+    shapes = jax.ShapeDtypeStruct((), jnp.float32)
+    lifted = programs.Lifted(add, shapes, how, chosen, len(chosen), 1 << 30, (np.float32(1),))
+    state = lifted(range(4), {"x": np.arange(4, dtype=np.float32)}, lifted.blank(4))
+    assert np.concatenate(state).tolist() == [1, 2, 3, 4]
+    assert set().union(*(part.devices() for part in state)) == set(chosen)
+
+
+def test_64_bits_reach_the_threads(monkeypatch):
+    monkeypatch.setattr(stage, "count_lanes", lambda how, devices: 2)
+
+    def train(config, x):
+        return x / config["x"]
+
+    with jax.enable_x64(True):
+        result = sweep(train, [{"x": 3.0}, {"x": 7.0}], args=(np.float64(1),), how="map", devices=ONE)
+    assert [trial.metrics["value"] for trial in result.trials] == [1 / 3, 1 / 7]
 
 
 def test_each_structure_compiles_once():

@@ -14,6 +14,7 @@ RATES = {
 }
 DECAY = By({"bias$": 0.0}, default=0.1)
 ON_WEIGHTS = By({"kernel": 0.9}, default=0.0)
+EVERYWHERE = By({"bias$": True}, default=True)
 BETAS = By({"layers/1": (0.5, 0.8)}, default=(0.9, 0.99))
 
 BY_PATH = [
@@ -49,4 +50,7 @@ BY_PATH = [
     Row("rprop", dict(etas=By({"bias": (0.3, 1.5)}, (0.5, 1.2))), F64, 20, EXACT, "layers"),
     Row("asgd", dict(lambd=By({"bias": 0.5}, 1e-4), t0=By({"0": 5}, 1e6)), F64, 20, EXACT, "layers"),
     Row("adafactor", dict(d=By({"bias": 2.0}, 1.0), weight_decay=DECAY), F64, 20, EXACT, "layers"),
+    Row("adafactor", dict(eps=(By({"bias": 1e-3}, None), 1e-3)), F64, 20, EXACT, "layers"),
+    Row("sgd", dict(momentum=ON_WEIGHTS, nesterov=EVERYWHERE), F64, 20, EXACT, "layers"),
+    Row("sgd", dict(momentum=0.9, nesterov=EVERYWHERE, dampening=DECAY), F64, 20, EXACT, "layers"),
 ]
