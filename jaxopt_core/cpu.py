@@ -47,7 +47,8 @@ def setup_cpu(*, one_pass: bool = True, keep_memory: bool = True) -> None:
       keep_memory: tell the C library (glibc; elsewhere this does nothing) to keep what is freed for the
         next allocation. Otherwise a program's temporary arrays go back to the system after every step, and
         the system clears each of their pages anew in the next: a fifth of a small GPT's step. The process
-        stays as large as it once was. Default True.
+        stays as large as it once was, and its threads share one heap: leave it out where several run small
+        programs at a time, as :func:`jaxopt_core.tuning.sweep` does. Default True.
 
     Raises:
       RuntimeError: JAX has already started.
