@@ -25,6 +25,8 @@ PRODUCT_SHARE, BFLOAT16_GAIN = 0.3, 1.3
 ROOF_SHARE, MEMORY_SHARE = 0.4, 0.5
 PEAK_SHARE, PROGRAM_SHARE = 0.7, 0.5
 
+_DTYPES = {"bf16": "bfloat16", "f16": "float16"}  # XLA's name -> NumPy's
+
 
 class Advice(NamedTuple):
     """A cause.
@@ -257,6 +259,3 @@ def _dtype_of_products(program: Program) -> str:
         if operation.product:
             work[operation.product.dtype] += operation.flops
     return _DTYPES.get(max(work, key=lambda dtype: work[dtype], default="f32"), "float32")
-
-
-_DTYPES = {"bf16": "bfloat16", "f16": "float16"}

@@ -82,11 +82,12 @@ class Recorder:
             self._next_phase(phase, following)
 
     def _next_phase(self, phase: Phase, following: Phase) -> None:
-        self._wait()  # so that a phase has its own steps' time and no other's
+        if phase == "active":
+            self._stop()
+        else:
+            self._wait()  # so that a phase has its own steps' time and no other's
         if phase == "warmup":
             self._warmups.append((time.perf_counter() - self._phase_began) / self.schedule.warmup)
-        elif phase == "active":
-            self._stop()
         self._phase_began = time.perf_counter()
         if following == "active":
             self._start()

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["default_memory", "kept_and_temporary", "program_bytes"]
+__all__ = ["default_memory", "free_memory", "kept_and_temporary", "program_bytes"]
 
 _FRACTION = 0.8  # of the free memory; the rest is for data and fragments
 _UNKNOWN = 4 << 30  # where the system does not say

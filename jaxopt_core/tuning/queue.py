@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 from jaxopt_core.tuning.space import Space
@@ -113,11 +113,15 @@ class Queue:
             self._wait(f"trial {trial.number}", functools.partial(self._tell, trial, metric), seconds)
             self.unsent.pop(0)
 
-    def everyone(self) -> dict[int, Trial]:
-        """The stored trials of all workers, finished ones only; killed and surplus ones are left out."""
+    def everyone(self, but: Container[int] = ()) -> dict[int, Trial]:
+        """The stored trials of all workers, finished ones only; killed and surplus ones are left out.
+
+        Args:
+          but: numbers of trials that are known already.
+        """
         found = {}
         for stored in self._stored():
-            if stored.state.is_finished() and _is_counted(stored):
+            if stored.number not in but and stored.state.is_finished() and _is_counted(stored):
                 status = {"COMPLETE": "complete", "PRUNED": "pruned"}.get(stored.state.name, "failed")
                 attributes = stored.user_attrs
                 trial = Trial(stored.number, self.space.restore(stored.params), attributes.get("metrics", {}))

@@ -152,9 +152,11 @@ class Stage:
             one = {name: values[0] for name, values in numbers.items()}
             with collector_paused():
                 shapes = jax.eval_shape(shape, one, *self.trainable.args)
-            self._programs[key] = Lifted(
-                of_one, shapes, self.how, self.devices[:lanes], lanes, self.memory, self.trainable.args
-            )
+            devices = self.devices[:lanes]
+            # The data is on the devices once, however many programs there are.
+            others = (each.args for each in self._programs.values() if each.devices == devices)
+            args = next(others, self.trainable.args)
+            self._programs[key] = Lifted(of_one, shapes, self.how, devices, lanes, self.memory, args)
         return self._programs[key]
 
 

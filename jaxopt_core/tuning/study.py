@@ -167,11 +167,11 @@ def study(
             exits.enter_context(Heart(queue.study, queue.worker, heartbeat))
 
         def look() -> None:
-            found = queue.everyone()
-            for number in sorted(found.keys() - known.keys() - local.keys()):
-                if on_other is not None:
-                    on_other(found[number])
+            found = queue.everyone(but=known.keys() | local.keys())
             known.update(found)
+            for _, trial in sorted(found.items()):
+                if on_other is not None:
+                    on_other(trial)
 
         try:
             while timeout is None or time.perf_counter() - start < timeout:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from jaxopt_core.tuning import MemoryLimitError, Trainable, TrialsFailedError, programs, stage, sweep
+from jaxopt_core.tuning.trainable import in_one_part
+from jaxopt_core.tuning.trials import Trial
 from tests.tuning.problems import SHRINKING, counting_compilations, linear
 
 RATES = [0.01, 0.02, 0.05, 0.1, 0.2]
@@ -114,6 +116,18 @@ def test_each_structure_compiles_once():
         result = sweep(trainable, configs, devices=ONE)
     assert result.programs == len(compiled) == 2
     assert all(trial.status == "complete" for trial in result.trials)
+
+
+def test_structures_share_the_data():
+    def train(config, x):
+        return x.sum() if config["flag"] else x.max()
+
+    made = stage.Stage(in_one_part(train, (np.ones(65, np.float32)[1:],)), devices=ONE)
+    made.start([Trial(0, {"flag": True}), Trial(1, {"flag": False})])
+    made.advance()
+    places = {program.args[0].unsafe_buffer_pointer() for program in made._programs.values()}
+    assert made.programs == 2
+    assert len(places) == 1
 
 
 def test_a_seed_is_no_structure_and_a_flag_is():
